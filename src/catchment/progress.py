@@ -1,0 +1,88 @@
+"""How far a pipeline has come: a position for each lane, and the finished snapshot chunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+
+ALL_CHUNKS = frozenset({"*"})
+"""Stands for every chunk of a table: its snapshot is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What has been handled, as a point in a lattice: `meet` is what two sinks both hold.
+
+    positions: lane → position. Everything of that lane at or below the position is handled; reading
+    resumes at the next change. Positions are bytes that compare within a lane and are opaque outside
+    the source.
+    chunks: table → finished snapshot chunks, by the source's own names; `ALL_CHUNKS` when finished.
+    """
+
+    positions: Mapping[str, bytes] = field(default_factory=dict)
+    chunks: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def covers(self, other: Progress) -> bool:
+        """Is everything that `other` has handled also handled here?"""
+        return all(self.positions.get(lane, b"") >= at for lane, at in other.positions.items()) and all(
+            self._has_chunks(table, chunks) for table, chunks in other.chunks.items()
+        )
+
+    def _has_chunks(self, table: str, chunks: frozenset[str]) -> bool:
+        mine = self.chunks.get(table, frozenset())
+        return mine == ALL_CHUNKS or chunks <= mine
+
+    def join(self, other: Progress) -> Progress:
+        """What is handled here or there: the later position of each lane, all chunks."""
+        positions = dict(self.positions)
+        for lane, at in other.positions.items():
+            positions[lane] = max(at, positions.get(lane, b""))
+        chunks = dict(self.chunks)
+        for table, names in other.chunks.items():
+            mine = chunks.get(table, frozenset())
+            chunks[table] = ALL_CHUNKS if ALL_CHUNKS in (mine, names) else mine | names
+        return Progress(positions, chunks)
+
+    def meet(self, other: Progress) -> Progress:
+        """What is handled both here and there: the earlier position of each lane, common chunks."""
+        positions = {
+            lane: min(at, other.positions[lane])
+            for lane, at in self.positions.items()
+            if lane in other.positions
+        }
+        chunks: dict[str, frozenset[str]] = {}
+        for table, names in self.chunks.items():
+            theirs = other.chunks.get(table, frozenset())
+            both = theirs if names == ALL_CHUNKS else names if theirs == ALL_CHUNKS else names & theirs
+            if both:
+                chunks[table] = both
+        return Progress(positions, chunks)
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys; positions in hex."""
+        return json.dumps(
+            {
+                "positions": {lane: at.hex() for lane, at in self.positions.items()},
+                "chunks": {table: sorted(names) for table, names in self.chunks.items()},
+            },
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        """The inverse of `to_json`. Raises ValueError or KeyError on anything else."""
+        data = json.loads(text)
+        return cls(
+            {lane: bytes.fromhex(at) for lane, at in data["positions"].items()},
+            {table: frozenset(names) for table, names in data["chunks"].items()},
+        )
+
+
+def minimum(progresses: Iterable[Progress | None]) -> Progress | None:
+    """What all of them hold; None when one holds nothing yet, or there are none."""
+    held = list(progresses)
+    if not held or any(one is None for one in held):
+        return None
+    return reduce(Progress.meet, (one for one in held if one is not None))

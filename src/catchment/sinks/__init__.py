@@ -1,0 +1,1 @@
+"""Where changes go. `base` holds the contract."""

@@ -1,0 +1,1 @@
+"""What happens to a change between source and sinks. `base` holds the contract."""
