@@ -43,7 +43,7 @@ class SinkReport:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotReport:
-    """A table's snapshot, as in `sources.base.SnapshotStatus`."""
+    """How far a table's snapshot is. rows_total is the source's own estimate."""
 
     rows_done: int
     rows_total: int

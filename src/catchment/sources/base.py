@@ -9,6 +9,7 @@ from typing import Protocol
 from catchment.change import ChangeBatch
 from catchment.progress import Progress
 from catchment.schema import TableSchema
+from catchment.telemetry import SnapshotReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,6 @@ Event = ChangeBatch | SchemaChange | TransactionEnd | Idle
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotStatus:
-    """How far a table's snapshot is. rows_total is the source's own estimate, bytes are of the source."""
-
-    rows_done: int
-    rows_total: int
-    chunks_done: int
-    chunks_total: int
-    seconds_left: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SourceStatus:
     """What a person wants to know of a running source. Cheap to make; nothing in it is a promise.
 
@@ -59,7 +49,7 @@ class SourceStatus:
     mode: str
     lag_bytes: int | None = None
     notes: tuple[str, ...] = ()
-    snapshots: Mapping[str, SnapshotStatus] = field(default_factory=dict)
+    snapshots: Mapping[str, SnapshotReport] = field(default_factory=dict)
 
 
 class Source(Protocol):

@@ -1,0 +1,1 @@
+"""The lake: catalog, bronze, current, gold, and the operations data beside them."""
