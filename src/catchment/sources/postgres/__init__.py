@@ -1,0 +1,1 @@
+"""Capture from PostgreSQL 14–18: logical decoding (`pgoutput`) and snapshots, both as Arrow."""
