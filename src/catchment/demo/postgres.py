@@ -1,0 +1,491 @@
+"""A PostgreSQL server of our own, in a directory, ready for capture: no Docker, as root or not.
+
+::
+
+    directory/          what the caller names
+      port              chosen once, so that the DSN stays the same
+      data/             the cluster; a link to /var/tmp when the server's account cannot enter `directory`
+      log               what the server says
+      .s.PGSQL.<port>   the Unix socket; elsewhere when the path is too long for one
+
+It listens on 127.0.0.1 and on the Unix socket and trusts whoever connects: for demos and tests only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from catchment.demo.account import Account, server_account
+from catchment.demo.binaries import find_binaries, reachable_binaries, server_version, spare_directory
+from catchment.errors import ConfigError, SourceUnavailable
+
+SUPERUSER = "postgres"
+HOST = "127.0.0.1"
+LONGEST_SOCKET_PATH = 100
+START_SECONDS = 60
+
+SETTINGS: Mapping[str, str] = {
+    "listen_addresses": HOST,
+    "wal_level": "logical",
+    "max_replication_slots": "32",
+    "max_wal_senders": "32",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+"""What every embedded server has, unless the caller says otherwise."""
+
+NOT_DURABLE: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
+"""For tests that never pull the plug."""
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL that lives in `directory` and, unless kept, ends with this process, however that ends.
+
+    port: otherwise one is chosen and remembered in the directory. settings: added to `SETTINGS`, and
+    written to the cluster at each start. version: a major version; bin_dir: its programs, found by default.
+
+    `start` takes a server that already runs in the directory as it is; only who started it stops it.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        version: int = 18,
+        bin_dir: Path | None = None,
+    ) -> None:
+        self.directory = Path(directory).resolve()
+        self._asked_port = port
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._found = bin_dir or find_binaries(version)
+        self._account: Account = server_account()
+        self._bin = self._found
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._ours = False
+        self.moved_from: int | None = None
+        """The remembered port, when something else had taken it and another was chosen."""
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The port it listens on. Raises `ConfigError` before the first start."""
+        try:
+            return int((self.directory / "port").read_text())
+        except (FileNotFoundError, ValueError):
+            raise ConfigError(
+                f"No PostgreSQL was ever started in {self.directory}; start it first."
+            ) from None
+
+    @property
+    def version(self) -> str:
+        """The server's own version, for people: `18.1`."""
+        return server_version(self._found)
+
+    @property
+    def bin_dir(self) -> Path:
+        """Where its programs (psql, pg_recvlogical, …) can be run from."""
+        return self._found
+
+    @property
+    def socket_directory(self) -> Path:
+        """Where its Unix socket is."""
+        home = self._home()
+        if len(str(home / ".s.PGSQL.65535")) <= LONGEST_SOCKET_PATH:
+            return home
+        name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+        return spare_directory() / f"catchment-socket-{name}"
+
+    @property
+    def log(self) -> Path:
+        """What the server wrote about itself."""
+        return self._home() / "log"
+
+    @property
+    def dsn(self) -> str:
+        """Over TCP, to the database `postgres`."""
+        return self.dsn_of("postgres")
+
+    def dsn_of(self, database: str) -> str:
+        """Over TCP, to a database."""
+        return f"postgresql://{SUPERUSER}@{HOST}:{self.port}/{quote(database, safe='')}"
+
+    @property
+    def unix_dsn(self) -> str:
+        """Over the Unix socket, to the database `postgres`."""
+        return self.unix_dsn_of("postgres")
+
+    def unix_dsn_of(self, database: str) -> str:
+        """Over the Unix socket, to a database."""
+        host = quote(str(self.socket_directory), safe="")
+        return f"postgresql://{SUPERUSER}@/{quote(database, safe='')}?host={host}&port={self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, when it runs."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        except (FileNotFoundError, IndexError, ValueError):
+            return None
+        return pid if _runs_in(pid, self.data) else None
+
+    @property
+    def running(self) -> bool:
+        """Does it run, whoever started it?"""
+        return self.pid is not None
+
+    @property
+    def data(self) -> Path:
+        """The cluster's own directory."""
+        return self._home() / "data"
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self, *, keep: bool = False) -> Self:
+        """Start it and wait until it takes connections; makes the cluster the first time.
+
+        keep: let it run on when this process ends. Raises `ConfigError` when it cannot start.
+        """
+        self._bin = reachable_binaries(self._found, self._account)
+        self._make_home()
+        if self._adopted():
+            return self
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise()
+        self._check_version()
+        self._remove_locks()
+        self._start_on_a_port()
+        self._ours = True
+        if not keep:
+            self._keeper = self._start_keeper()
+        return self
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it, if we started it, and wait until it is gone. mode: smart, fast or immediate."""
+        if self._ours and self.running:
+            self._control("stop", "-m", mode, "-w", "-t", str(START_SECONDS))
+        self._ours = False
+        self._release_keeper()
+
+    def shut_down(self, mode: str = "fast") -> None:
+        """Stop it whoever started it."""
+        self._bin = reachable_binaries(self._found, self._account)
+        self._ours = True
+        self.stop(mode)
+
+    def restart(self, mode: str = "fast") -> None:
+        """Stop and start again on the same port: connections break, data stay."""
+        kept = self._keeper is None
+        self.stop(mode)
+        self.start(keep=kept)
+
+    def kill(self) -> None:
+        """SIGKILL the server and all its processes at once, as a power cut of the machine would."""
+        import psutil
+
+        pid = self.pid
+        if pid is None:
+            return
+        server = psutil.Process(pid)
+        processes = [server, *server.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        _wait_for_the_end([process.pid for process in processes])
+        self._release_keeper()
+
+    # -- the directory -----------------------------------------------------------------------------
+
+    def _home(self) -> Path:
+        link = self.directory / "data"
+        return link.resolve().parent if link.is_symlink() else self.directory
+
+    def _make_home(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        link = self.directory / "data"
+        if link.is_symlink() and not link.resolve().parent.exists():
+            raise ConfigError(
+                f"{link} points to {link.resolve()}, which is gone. The database in it is lost: remove "
+                f"{self.directory} and what was captured from it, and start again."
+            )
+        if not link.exists() and not link.is_symlink():
+            if not any(self.directory.iterdir()):
+                self._account.own(self.directory)
+            if not self._account.can("w", self.directory):
+                self._move_out()
+            self.data.mkdir(mode=0o700, exist_ok=True)
+        for path in (self._home(), self.data):
+            self._account.own(path)
+        sockets = self.socket_directory
+        if sockets != self._home():
+            sockets.mkdir(mode=0o755, exist_ok=True)
+            self._account.own(sockets)
+
+    def _move_out(self) -> None:
+        """Put the cluster where the borrowed account can reach it, and leave a link to it here."""
+        if not self._account.borrowed:
+            raise ConfigError(f"PostgreSQL cannot write to {self.directory}; choose another directory.")
+        _remove_orphans(spare_directory())
+        home = Path(tempfile.mkdtemp(prefix="catchment-cluster-", dir=spare_directory()))
+        home.chmod(0o755)
+        (home / "belongs_to").write_text(f"{self.directory}\n")
+        (self.directory / "data").symlink_to(home / "data")
+
+    def _initialise(self) -> None:
+        self._run(
+            "initdb",
+            *("--pgdata", str(self.data), "--username", SUPERUSER, "--auth", "trust"),
+            *("--encoding", "UTF8", "--locale", "C", "--no-sync"),
+        )
+        with (self.data / "postgresql.conf").open("a") as config:
+            config.write("include_if_exists = 'catchment.conf'\n")
+
+    def _check_version(self) -> None:
+        cluster = (self.data / "PG_VERSION").read_text().strip()
+        server = self.version.split(".", maxsplit=1)[0]
+        if cluster != server:
+            raise ConfigError(
+                f"The cluster in {self.directory} is PostgreSQL {cluster}, the server is {server}. Start "
+                "it with that version, or choose another directory."
+            )
+
+    # -- starting ----------------------------------------------------------------------------------
+
+    def _adopted(self) -> bool:
+        """Does a server run here already? One that is starting or stopping is waited for."""
+        deadline = time.monotonic() + START_SECONDS
+        lines: list[str] = []
+        while self.running:
+            with suppress(FileNotFoundError):
+                lines = (self.data / "postmaster.pid").read_text().splitlines()
+            if len(lines) >= 8 and lines[7].strip() == "ready":
+                (self.directory / "port").write_text(f"{int(lines[3])}\n")
+                return True
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"A PostgreSQL has been starting or stopping in {self.directory} for {START_SECONDS} "
+                    f"seconds; see {self.log}."
+                )
+            time.sleep(0.05)
+        return False
+
+    def _remove_locks(self) -> None:
+        """Remove the locks of a server that is dead: PostgreSQL itself believes any living process number."""
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        for path in self.socket_directory.glob(".s.PGSQL.*"):
+            path.unlink(missing_ok=True)
+
+    def _start_on_a_port(self) -> None:
+        remembered = None
+        with suppress(ConfigError):
+            remembered = self.port
+        wanted = self._asked_port or remembered
+        for _ in range(5):
+            port = wanted if wanted is not None and _is_free(wanted) else None
+            if port is None:
+                if self._asked_port is not None:
+                    raise ConfigError(
+                        f"Port {self._asked_port} on {HOST} is taken by another program; choose another port."
+                    )
+                port = _free_port()
+            if self._started(port):
+                self.moved_from = remembered if remembered not in (None, port) else None
+                return
+            wanted = None
+        raise ConfigError(f"PostgreSQL did not start in {self.directory}: {self._last_words()}")
+
+    def _started(self, port: int) -> bool:
+        """Start on this port; False when another program was quicker to take it."""
+        (self.directory / "port").write_text(f"{port}\n")
+        self._write_settings(port)
+        log_size = self.log.stat().st_size if self.log.exists() else 0
+        try:
+            self._control("start", "-w", "-t", str(START_SECONDS), "-l", str(self.log))
+        except ConfigError:
+            with self.log.open(errors="replace") as log:
+                log.seek(log_size)
+                if "Address already in use" in log.read():
+                    return False
+            raise ConfigError(
+                f"PostgreSQL did not start in {self.directory}: {self._last_words()} See {self.log}."
+            ) from None
+        return True
+
+    def _write_settings(self, port: int) -> None:
+        settings = {
+            **self._settings,
+            "port": str(port),
+            "unix_socket_directories": str(self.socket_directory),
+        }
+        lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in settings.items()]
+        path = self.data / "catchment.conf"
+        path.write_text("".join(lines))
+        self._account.own(path)
+
+    def _last_words(self) -> str:
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return "it wrote no log."
+        telling = [line for line in lines if "FATAL" in line or "HINT" in line or "PANIC" in line] or lines
+        return " / ".join(telling[-2:])
+
+    # -- programs ----------------------------------------------------------------------------------
+
+    def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", "-D", str(self.data), "-s", *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # Files, not pipes: the server inherits them and would hold a pipe open for ever. Its own session,
+        # so that Ctrl-C at a terminal reaches us and not the server, which we stop in order.
+        with tempfile.TemporaryFile() as said:
+            done = subprocess.run(
+                [self._bin / program, *arguments],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                cwd="/",
+                env=_environment(),
+                start_new_session=True,
+                **self._account.options(),
+            )
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()
+        if done.returncode != 0:
+            raise ConfigError(
+                f"{program} failed in {self.directory}: {words or f'exit code {done.returncode}'}"
+            )
+
+    def _start_keeper(self) -> subprocess.Popen[bytes]:
+        """A shell that waits for the end of this process, however it ends, and then stops the server.
+
+        It holds the other end of a pipe: a line means that all is well and it may go; the end of the
+        pipe means that we are gone.
+        """
+        script = 'read -r line && exit 0; exec "$0" -D "$1" -s -m fast stop >/dev/null 2>&1'
+        return subprocess.Popen(
+            ["/bin/sh", "-c", script, self._bin / "pg_ctl", self.data],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,
+            **self._account.options(),
+        )
+
+    def _release_keeper(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is None or keeper.stdin is None:
+            return
+        with suppress(BrokenPipeError):
+            keeper.stdin.write(b"released\n")
+            keeper.stdin.close()
+        try:
+            keeper.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise SourceUnavailable(f"The keeper of the server in {self.directory} does not end.") from None
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would lead the server's programs elsewhere."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _runs_in(pid: int, data: Path) -> bool:
+    """Is this process a PostgreSQL of that cluster, and not one that was given a dead one's number?"""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if str(data) in process.cmdline():
+            return True
+        # Started by other means than ours: a server's working directory is its cluster. Root may be
+        # refused the answer in a container, which is why the command line is asked first.
+        return Path(process.cwd()).resolve() == data.resolve()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _wait_for_the_end(pids: Sequence[int]) -> None:
+    """Wait until none of these processes lives. Where nobody collects the dead they stay as zombies."""
+    import psutil
+
+    deadline = time.monotonic() + START_SECONDS
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                if time.monotonic() > deadline:
+                    raise SourceUnavailable(f"Process {pid} of PostgreSQL does not end after SIGKILL.")
+                time.sleep(0.01)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    """A port below the range the system hands out itself, so that it is still free next time."""
+    choice = random.SystemRandom()
+    for _ in range(200):
+        port = choice.randrange(20_000, 32_000)
+        if _is_free(port):
+            return port
+    raise ConfigError(f"No free port was found between 20000 and 32000 on {HOST}.")
+
+
+def _remove_orphans(spare: Path) -> None:
+    """Remove clusters that were moved out of directories which do not point to them any more."""
+    for note in spare.glob("catchment-cluster-*/belongs_to"):
+        home = note.parent
+        with suppress(OSError):
+            if home.stat().st_uid not in (os.geteuid(), server_account().uid):
+                continue
+            link = Path(note.read_text().strip()) / "data"
+            if link.is_symlink() and link.readlink() == home / "data":
+                continue
+            if (home / "data" / "postmaster.pid").exists():
+                continue
+            shutil.rmtree(home)

@@ -1,0 +1,111 @@
+"""Real servers for the tests: PostgreSQL 18 from the wheel, PostgreSQL 15 from Debian.
+
+* `postgres_18`, `postgres_15`: one server each for the whole run, not durable (fsync is off).
+* `postgres`: both in turn. For one only: `@pytest.mark.parametrize("postgres", ["18"], indirect=True)`.
+* `database`: the DSN of a new, empty database on `postgres`, dropped afterwards with its slots.
+* `database_18`: the same on PostgreSQL 18 only.
+
+A server that is not installed skips its tests, visibly.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from catchment.demo.account import server_account
+from catchment.demo.binaries import find_binaries, server_version
+from catchment.demo.postgres import NOT_DURABLE, EmbeddedPostgres
+from catchment.errors import ConfigError
+
+VERSIONS = (18, 15)
+SETTINGS = {**NOT_DURABLE, "max_replication_slots": "64", "max_wal_senders": "64", "shared_buffers": "64MB"}
+LIBRARIES = ("pyarrow", "pyiceberg", "duckdb", "psycopg", "adbc-driver-postgresql")
+
+
+def pytest_report_header() -> list[str]:
+    servers = []
+    for major in VERSIONS:
+        try:
+            servers.append(server_version(find_binaries(major)))
+        except ConfigError:
+            servers.append(f"{major} missing: its tests are skipped")
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return [f"PostgreSQL servers: {', '.join(servers)}", f"libraries: {libraries}"]
+
+
+def _server(major: int) -> Iterator[EmbeddedPostgres]:
+    try:
+        server_account()
+        find_binaries(major)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    directory = Path(tempfile.mkdtemp(prefix=f"catchment-test-{major}-"))
+    directory.chmod(0o755)  # mkdtemp lets only ourselves in; as root the server is somebody else
+    server = EmbeddedPostgres(directory / "server", settings=SETTINGS, version=major)
+    try:
+        yield server.start()
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres_18() -> Iterator[EmbeddedPostgres]:
+    yield from _server(18)
+
+
+@pytest.fixture(scope="session")
+def postgres_15() -> Iterator[EmbeddedPostgres]:
+    yield from _server(15)
+
+
+@pytest.fixture(scope="session", params=[str(major) for major in VERSIONS])
+def postgres(request: pytest.FixtureRequest) -> EmbeddedPostgres:
+    server: EmbeddedPostgres = request.getfixturevalue(f"postgres_{request.param}")
+    return server
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres) -> Iterator[str]:
+    yield from _database(postgres)
+
+
+@pytest.fixture
+def database_18(postgres_18: EmbeddedPostgres) -> Iterator[str]:
+    yield from _database(postgres_18)
+
+
+def _database(server: EmbeddedPostgres) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield server.dsn_of(name)
+    finally:
+        server.start()  # the test may have killed it
+        drop_database(server.dsn, name)
+
+
+def drop_database(dsn: str, name: str) -> None:
+    """Drop a database and its replication slots, whoever still uses them."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        slots = connection.execute(
+            "SELECT slot_name FROM pg_replication_slots WHERE database = %s AND NOT temporary", (name,)
+        ).fetchall()
+        for (slot,) in slots:
+            connection.execute(
+                "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots"
+                " WHERE slot_name = %s AND active_pid IS NOT NULL",
+                (slot,),
+            )
+            connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
