@@ -31,13 +31,15 @@ class ChangeBatch:
 
     records: an Arrow record batch whose first columns are `schema.envelope`; columns of the source's
     own may follow. Rows are never Python objects.
-    chunk: set when these rows belong to a snapshot chunk (its name in `Progress.chunks`).
+    chunk: set when these rows belong to a snapshot chunk: its name in `Progress.chunks`. snapshot: the chunk's key
+    there, where it is not simply the table's name.
     """
 
     schema: TableSchema
     lane: str
     records: pa.RecordBatch
     chunk: str | None = None
+    snapshot: str | None = None
 
     def __len__(self) -> int:
         return int(self.records.num_rows)
@@ -54,8 +56,8 @@ class ChangeBatch:
         if progress is None:
             return self
         if self.chunk is not None:
-            done = progress.covers(Progress({}, {str(self.table): frozenset({self.chunk})}))
-            return None if done else self
+            key = self.snapshot or str(self.table)
+            return None if progress.covers(Progress({}, {key: frozenset({self.chunk})})) else self
         reached = progress.positions.get(self.lane)
         if reached is None or not len(self):
             return self
@@ -65,7 +67,7 @@ class ChangeBatch:
         if positions[-1].as_py() <= reached:
             return None
         new = pc.greater(positions, pa.scalar(reached, positions.type))
-        return ChangeBatch(self.schema, self.lane, self.records.filter(new), self.chunk)
+        return ChangeBatch(self.schema, self.lane, self.records.filter(new))
 
     def count(self, operation: Operation) -> int:
         """How many changes are of this operation."""

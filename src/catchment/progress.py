@@ -18,7 +18,8 @@ class Progress:
     positions: lane → position. Everything of that lane at or below the position is handled; reading
     resumes at the next change. Positions are bytes that compare within a lane and are opaque outside
     the source.
-    chunks: table → finished snapshot chunks, by the source's own names; `ALL_CHUNKS` when finished.
+    chunks: snapshot of a table → its finished chunks, both by the source's own names (a table read anew is another
+    snapshot); `ALL_CHUNKS` when finished.
     """
 
     positions: Mapping[str, bytes] = field(default_factory=dict)
@@ -48,9 +49,7 @@ class Progress:
     def meet(self, other: Progress) -> Progress:
         """What is handled both here and there: the earlier position of each lane, common chunks."""
         positions = {
-            lane: min(at, other.positions[lane])
-            for lane, at in self.positions.items()
-            if lane in other.positions
+            lane: min(at, other.positions[lane]) for lane, at in self.positions.items() if lane in other.positions
         }
         chunks: dict[str, frozenset[str]] = {}
         for table, names in self.chunks.items():

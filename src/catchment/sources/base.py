@@ -59,9 +59,10 @@ class Source(Protocol):
     exception only `close` may be called, and a new instance is opened from what is durable.
 
     Order: within a lane, changes come in the lane's order and no position comes twice, except that a
-    source may repeat what is at or below `resume` (`ChangeBatch.after` skips it). Batches of a transaction
-    may come apart, between them batches of other tables; nothing of another transaction or chunk
-    comes in between, and a `TransactionEnd` follows the last. A position is the same in every replay.
+    source may repeat what is at or below `resume` (`ChangeBatch.after` skips it). Between two boundaries a source
+    may group the changes of many whole transactions by table; batches of one large transaction may come apart, and
+    nothing of another comes between them. A chunk comes whole, with a boundary before and after it. A position
+    is the same in every replay.
 
     Errors: `Retriable` when opening again may help, else `Fatal`. A `Poison` record is not raised: it is
     carried as a dead letter (see `ARCHITECTURE.md`).

@@ -64,9 +64,7 @@ class Block:
     def from_arrow(cls, messages: pa.BinaryArray) -> Block:
         """From a column of messages, as `pg_logical_slot_peek_binary_changes` gives them."""
         _, offsets_buffer, data = messages.buffers()
-        offsets = np.frombuffer(offsets_buffer, np.int32)[
-            messages.offset : messages.offset + len(messages) + 1
-        ]
+        offsets = np.frombuffer(offsets_buffer, np.int32)[messages.offset : messages.offset + len(messages) + 1]
         first, last = int(offsets[0]), int(offsets[-1])
         buffer = np.zeros(last - first + _PADDING, np.uint8)
         buffer[: last - first] = np.frombuffer(data or b"", np.uint8)[first:last]
@@ -228,9 +226,7 @@ class Decoder:
                 yield TransactionEnd(self.progress)
         yield from self._changes(block, starts[closed:], letters[closed:], numbers[closed:], transactions)
 
-    def _number(
-        self, block: Block, starts: Ints, letters: Bytes
-    ) -> tuple[npt.NDArray[np.void], _Transactions]:
+    def _number(self, block: Block, starts: Ints, letters: Bytes) -> tuple[npt.NDArray[np.void], _Transactions]:
         """For each message its transaction (index) and ordinal in it; remembers the one left open."""
         begins = starts[letters == _B]
         current = self._transaction
@@ -281,9 +277,7 @@ class Decoder:
             if relation is None:
                 continue
             mine = rows if len(present) == 1 else rows[oids == oid]
-            envelope = _envelope(
-                self.lane, letters[mine], numbers[mine], transactions, relation.schema.version
-            )
+            envelope = _envelope(self.lane, letters[mine], numbers[mine], transactions, relation.schema.version)
             yield _rows(block, starts[mine], letters[mine], relation, self.lane, envelope)
 
     def _truncate(self, block: Block, index: int) -> Iterator[Event]:
@@ -405,9 +399,7 @@ def _walk(block: Block, at: Ints, columns: int, table: TableSchema) -> _Tuples:
     """Walk all tuples at once, column by column. `at` points at their column counts."""
     counts = block.big_endian(at, ">i2")
     if not (counts == columns).all():
-        raise Fatal(
-            f"{table.table}: a row does not have the {columns} columns that its relation message announced."
-        )
+        raise Fatal(f"{table.table}: a row does not have the {columns} columns that its relation message announced.")
     place = at + 2
     kinds: list[Bytes | None] = []
     starts: list[Ints] = []
@@ -515,9 +507,7 @@ def _names(missing: npt.NDArray[np.bool_], schema: TableSchema) -> pa.Array:
     _, columns = np.nonzero(missing)
     counts = missing.sum(axis=1)
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), names.take(pa.array(columns)), mask=pa.array(counts == 0)
-    )
+    return pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(columns)), mask=pa.array(counts == 0))
 
 
 def _struct(
@@ -549,9 +539,7 @@ def _texts(block: Block, tuples: _Tuples, index: int, suffix: bytes) -> pa.Array
     count = len(starts)
     edges = np.empty(2 * count, np.int32)
     edges[0::2], edges[1::2] = starts, starts + lengths
-    pieces = pa.Array.from_buffers(
-        pa.binary(), 2 * count - 1, [None, pa.py_buffer(edges), pa.py_buffer(block.buffer)]
-    )
+    pieces = pa.Array.from_buffers(pa.binary(), 2 * count - 1, [None, pa.py_buffer(edges), pa.py_buffer(block.buffer)])
     taken = pieces.take(pa.array(np.arange(0, 2 * count, 2, dtype=np.int32)))
     _, offsets, data = taken.buffers()
     if sent is None or sent.all():
@@ -560,13 +548,9 @@ def _texts(block: Block, tuples: _Tuples, index: int, suffix: bytes) -> pa.Array
     return pa.Array.from_buffers(pa.string(), count, [validity, offsets, data])
 
 
-def _all_end_in(
-    block: Block, starts: Ints, lengths: Ints, sent: npt.NDArray[np.bool_] | None, suffix: bytes
-) -> bool:
+def _all_end_in(block: Block, starts: Ints, lengths: Ints, sent: npt.NDArray[np.bool_] | None, suffix: bytes) -> bool:
     ends = starts + lengths if sent is None else (starts + lengths)[sent]
-    return all(
-        bool((block.buffer[ends - len(suffix) + i] == letter).all()) for i, letter in enumerate(suffix)
-    )
+    return all(bool((block.buffer[ends - len(suffix) + i] == letter).all()) for i, letter in enumerate(suffix))
 
 
 def _unrepresentable(lost: list[_Lost], count: int) -> pa.Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,13 @@ class LogicalType:
         """What the snapshot's query gave → values."""
         return (self.from_snapshot or self.from_text)(values)
 
+    def snapshot_text(self, values: pa.Array, bad: pa.Array) -> list[str]:
+        """The server's text for those values of a snapshot that could not be held."""
+        rows = values.filter(bad)
+        if not pa.types.is_binary(rows.type):
+            return [str(text) for text in rows.to_pylist()]
+        return [_sent_text(sent, self.arrow) for sent in rows.to_pylist()]
+
 
 class UnsupportedType(ValueError):
     """No exact way to keep this type yet: `validate` refuses the table."""
@@ -82,9 +90,7 @@ def _cast_or_keep(
     return decode
 
 
-def _one_by_one(
-    texts: pa.Array, target: pa.DataType, plain: str, odd: Callable[[str], int | None] | None
-) -> Decoded:
+def _one_by_one(texts: pa.Array, target: pa.DataType, plain: str, odd: Callable[[str], int | None] | None) -> Decoded:
     usual = pc.fill_null(pc.match_substring_regex(texts, plain), True)
     values = pc.cast(pc.if_else(usual, texts, pa.scalar(None, texts.type)), target)
     bad = pc.invert(usual)
@@ -119,7 +125,7 @@ def _odd_date(text: str) -> int | None:
     return None if moment is None else int(moment.astype(np.int64))
 
 
-def _odd_moment(text: str, unit: str) -> np.datetime64 | None:
+def _odd_moment(text: str, unit: str) -> Any:
     match = _ODD.fullmatch(text)
     if match is None:
         return None
@@ -202,6 +208,19 @@ def _sent_date(sent: pa.Array) -> Decoded:
     held = (days > limits.min) & (days < limits.max)
     values = (np.where(held, days, 0) + EPOCH_2000_US // 86_400_000_000).astype(np.int32)
     return _with_validity(values, valid & held, pa.int32()).view(pa.date32()), _mask(valid & ~held)
+
+
+def _sent_text(sent: bytes, target: pa.DataType) -> str:
+    """What the server writes for a date or timestamp that is infinite, or beyond the last that can be held."""
+    value = int.from_bytes(sent, "big", signed=True)
+    if value == (1 << (8 * len(sent) - 1)) - 1:
+        return "infinity"
+    if value == -(1 << (8 * len(sent) - 1)):
+        return "-infinity"
+    seconds, micros = divmod(value, 1_000_000)
+    moment = np.datetime64(seconds + EPOCH_2000_US // 1_000_000, "s")
+    text = str(moment).replace("T", " ").lstrip("+") + (f".{micros:06d}".rstrip("0") if micros else "")
+    return text + "+00" if target == UTC_MICROSECONDS else text
 
 
 def _sent(sent: pa.Array, kind: str) -> tuple[np.ndarray, np.ndarray]:

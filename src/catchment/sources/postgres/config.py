@@ -1,0 +1,56 @@
+"""The `source` section of pipeline.yaml for PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, SecretStr
+
+from catchment.component import BuildContext, ComponentConfig
+
+if TYPE_CHECKING:
+    from catchment.sources.base import Source
+
+
+class PostgresSourceConfig(ComponentConfig):
+    """PostgreSQL 14 to 18, by logical decoding (`pgoutput`)."""
+
+    type: Literal["postgres"]
+    dsn: SecretStr
+    """A libpq connection string or URI. Its role needs REPLICATION, and SELECT on the tables."""
+    tables: list[str] = Field(default=["public.*"], min_length=1)
+    """Patterns of `schema.table`; `*` and `?` as in a shell."""
+    exclude: list[str] = Field(default=[])
+    """Patterns of tables to leave out."""
+    snapshot: Literal["initial", "never", "only"] = "initial"
+    """initial: read the tables, then their changes. never: only changes from now on. only: read and stop."""
+    slot: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,63}$")
+    """The replication slot; `catchment_<pipeline>` when not given."""
+    publication: str | None = Field(default=None, min_length=1, max_length=55)
+    """The publication; the slot's name when not given."""
+    without_identity: Literal["insert_only", "refuse"] = "insert_only"
+    """Tables whose updates cannot be published: capture inserts and truncates only, or refuse to start."""
+    snapshot_workers: int = Field(default=2, ge=1, le=32)
+    snapshot_chunk_bytes: int = Field(default=16 << 20, ge=8192)
+    """How much of a table one chunk reads, in bytes of the server's heap."""
+    snapshot_rows_per_second: int | None = Field(default=None, ge=1)
+    """At most so many rows a second over all workers, for busy servers."""
+    catch_up_bytes: int = Field(default=64 << 20, ge=0)
+    """Lag above which the WAL is pulled in large pieces instead of streamed."""
+    new_tables_interval_seconds: float = Field(default=5.0, gt=0)
+    """How often to look for tables that appeared."""
+
+    def slot_name(self, pipeline: str) -> str:
+        """The slot's name: lower-case letters, digits and underscores, at most 63."""
+        return self.slot or re.sub(r"[^a-z0-9_]", "_", f"catchment_{pipeline.lower()}")[:63]
+
+    def publication_name(self, pipeline: str) -> str:
+        """The publication's name; `_inserts` is added for the second one."""
+        return self.publication or self.slot_name(pipeline)[:55]
+
+    def build(self, context: BuildContext, *, ephemeral: bool = False, resnapshot: bool = False) -> Source:
+        """A source that is not open yet."""
+        from catchment.sources.postgres.source import PostgresSource
+
+        return PostgresSource(self, context, ephemeral=ephemeral, resnapshot=resnapshot)

@@ -1,0 +1,87 @@
+"""Connections to the source: settings that fix what text looks like, and errors sorted by what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import adbc_driver_manager
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from catchment.errors import SourceRefused, SourceUnavailable
+
+# Whatever the server, database or role sets: values must look the same everywhere. Options in the start-up
+# packet win over ALTER ROLE and ALTER DATABASE.
+_SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+
+_HOPELESS = (
+    "password authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "not permitted to log in",
+)
+
+
+def conninfo(dsn: str, application: str, *, replication: bool = False) -> str:
+    """The DSN with our session settings, names and keep-alives added; what the user set by hand stays."""
+    given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+    given["options"] = f"{given['options']} {options}" if "options" in given else options
+    given["client_encoding"] = "UTF8"
+    given.setdefault("application_name", application)
+    given.setdefault("connect_timeout", "10")
+    given.setdefault("keepalives_idle", "30")
+    given.setdefault("keepalives_interval", "10")
+    given.setdefault("keepalives_count", "3")
+    given.setdefault("tcp_user_timeout", "60000")
+    if replication:
+        given["replication"] = "database"
+    return make_conninfo("", **given)
+
+
+def connect(info: str) -> psycopg.Connection[tuple[object, ...]]:
+    """An autocommit connection. Raises SourceUnavailable or SourceRefused."""
+    with translated("connecting"):
+        return psycopg.connect(info, autocommit=True)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Errors of the drivers as ours: what waiting may mend is SourceUnavailable, the rest SourceRefused."""
+    try:
+        yield
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject) as error:
+        raise SourceRefused(
+            f"PostgreSQL refused while {doing}: {_primary(error)}. Run `catchment validate` to see what is missing."
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise refusal(doing, _primary(error)) from error
+    except psycopg.Error as error:
+        raise SourceRefused(f"PostgreSQL refused while {doing}: {_primary(error)}.") from error
+    except adbc_driver_manager.Error as error:
+        raise refusal(doing, str(error).splitlines()[0]) from error
+
+
+def refusal(doing: str, message: str) -> SourceRefused | SourceUnavailable:
+    """The error for what a server or libpq said."""
+    said = message.strip().rstrip(".")
+    if any(sign in said for sign in _HOPELESS):
+        return SourceRefused(f"PostgreSQL refused while {doing}: {said}. Check the DSN.")
+    return SourceUnavailable(f"PostgreSQL cannot be reached or hung up while {doing}: {said}.")
+
+
+def _primary(error: psycopg.Error) -> str:
+    """What happened, without DETAIL, which may hold values."""
+    return (error.diag.message_primary or str(error).splitlines()[0] if str(error) else type(error).__name__).rstrip(
+        "."
+    )
