@@ -281,12 +281,12 @@ class _Pulls:
         return reached, current_lsn(self._connection) - reached < self._plan.catch_up_bytes // 4 or reached == at
 
     def _adapt(self, read_again: int, new: int) -> None:
-        """Each pull reads again from restart_lsn, which a long transaction holds: pull more at a time then."""
+        """Each pull reads again from restart_lsn, which a long transaction or a burst holds: pull more at a time."""
         if read_again > max(new, 1) and self._size < MOST_PULL:
             self._size = min(MOST_PULL, self._size * 2)
             self._reader.notes = (
-                f"a long-running transaction makes each catch-up pull read {read_again >> 20} MiB of WAL again;"
-                f" pulling {self._size:,} changes at a time",
+                f"each catch-up pull reads {read_again >> 20} MiB of WAL again, because a long-running transaction or "
+                f"a burst of writes holds the slot's restart_lsn: pulling {self._size:,} changes at a time",
             )
         elif read_again * 4 < new and self._size > FIRST_PULL:
             self._size = max(FIRST_PULL, self._size // 2)
