@@ -34,9 +34,7 @@ def find_binaries(version: int = 18) -> Path:
         if version in WHEEL_DIRECTORIES
         else f"Install Debian's package: apt-get install postgresql-{version}."
     )
-    raise ConfigError(
-        f"No PostgreSQL {version} server was found (looked in {', '.join(map(str, candidates))}). {how}"
-    )
+    raise ConfigError(f"No PostgreSQL {version} server was found (looked in {', '.join(map(str, candidates))}). {how}")
 
 
 def _wheel() -> Path | None:

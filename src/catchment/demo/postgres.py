@@ -93,9 +93,7 @@ class EmbeddedPostgres:
         try:
             return int((self.directory / "port").read_text())
         except (FileNotFoundError, ValueError):
-            raise ConfigError(
-                f"No PostgreSQL was ever started in {self.directory}; start it first."
-            ) from None
+            raise ConfigError(f"No PostgreSQL was ever started in {self.directory}; start it first.") from None
 
     @property
     def version(self) -> str:
@@ -384,9 +382,7 @@ class EmbeddedPostgres:
             said.seek(0)
             words = said.read().decode(errors="replace").strip()
         if done.returncode != 0:
-            raise ConfigError(
-                f"{program} failed in {self.directory}: {words or f'exit code {done.returncode}'}"
-            )
+            raise ConfigError(f"{program} failed in {self.directory}: {words or f'exit code {done.returncode}'}")
 
     def _start_keeper(self) -> subprocess.Popen[bytes]:
         """A shell that waits for the end of this process, however it ends, and then stops the server.
