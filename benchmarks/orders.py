@@ -1,0 +1,144 @@
+"""The table and the four workloads: large transactions, one-row transactions, one huge one, a full table.
+
+Values come from arithmetic on the row's number, not from `random()`, so that every run and every peer gets
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+CREATE = """
+create table if not exists orders (
+    order_id     bigint primary key,
+    user_id      bigint not null,
+    product_id   int not null,
+    quantity     int not null,
+    unit_price   numeric(10, 2) not null,
+    total_amount numeric(12, 2) not null,
+    status       text not null,
+    city         text not null,
+    created_at   timestamptz not null,
+    updated_at   timestamptz not null
+)
+"""
+
+_CITIES = (
+    "Lisbon,Porto,Madrid,Barcelona,Paris,Lyon,Berlin,Hamburg,Munich,Vienna,Zurich,Geneva,Rome,Milan,"
+    "Amsterdam,Rotterdam,Brussels,Copenhagen,Stockholm,Oslo,Helsinki,Warsaw,Prague,Budapest"
+)
+
+# 2654435761 is Knuth's multiplicative hash: neighbouring rows get unlike values.
+_ROW = """
+    g,
+    1 + (g * 2654435761) % 1000000,
+    (1 + (g * 40503) % 20000)::int,
+    (1 + g % 9)::int,
+    ((100 + (g * 7919) % 99900) / 100.0)::numeric(10, 2),
+    ((1 + g % 9) * (100 + (g * 7919) % 99900) / 100.0)::numeric(12, 2),
+    (array['PENDING', 'SHIPPED', 'DELIVERED', 'CANCELLED'])[1 + (g * 31) % 4],
+    (string_to_array('{cities}', ','))[1 + (g * 97) % 24],
+    timestamptz '2026-01-01 00:00:00+00' + g * interval '1.234567 s',
+    timestamptz '2026-01-01 00:00:00+00' + g * interval '1.234567 s'
+""".format(cities=_CITIES)
+
+_UPDATE = "update orders set status = 'SHIPPED', updated_at = updated_at + interval '1.000001 s' where "
+
+_ONE_BY_ONE = f"""
+create or replace procedure one_row_transactions(first bigint, changes bigint) language plpgsql as $$
+begin
+    for i in 0 .. changes - 1 loop
+        if i % 3 = 2 then
+            {_UPDATE} order_id = first + i - 2;
+        else
+            insert into orders select {_ROW} from (select first + i as g) as one;
+        end if;
+        commit;
+    end loop;
+end $$
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Changes that wait in the WAL. end_lsn: where the last one's commit ends; rows: in the table now."""
+
+    changes: int
+    rows: int
+    end_lsn: str
+
+
+def create(connection: psycopg.Connection) -> None:
+    """Make the table, empty, and a publication for it."""
+    connection.execute("drop table if exists orders")
+    connection.execute(CREATE)
+    connection.execute(_ONE_BY_ONE)
+    connection.execute("drop publication if exists orders")
+    connection.execute("create publication orders for table orders")
+
+
+def large_transactions(connection: psycopg.Connection, changes: int, per_transaction: int) -> Backlog:
+    """Transactions of two thirds inserts and one third updates of the rows just inserted."""
+    transactions = max(1, changes // per_transaction)
+    inserts = per_transaction * 2 // 3
+    updates = per_transaction - inserts
+    for number in range(transactions):
+        first = number * inserts + 1
+        with connection.transaction():
+            _insert(connection, first, inserts)
+            connection.execute(f"{_UPDATE} order_id >= {first} and order_id < {first + updates}")
+    return _backlog(connection, transactions * per_transaction)
+
+
+def one_row_transactions(connect: Callable[[], psycopg.Connection], changes: int, writers: int = 2) -> Backlog:
+    """One change a transaction, by several connections at once that do not wait for the disk."""
+    share = changes // writers
+
+    def write(number: int) -> None:
+        with connect() as connection:
+            connection.execute("set synchronous_commit = off")
+            connection.execute(f"call one_row_transactions({1 + number * share}, {share})")
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with connect() as connection:
+        return _backlog(connection, share * writers)
+
+
+def one_transaction(connection: psycopg.Connection, rows: int) -> Backlog:
+    """All rows in one transaction."""
+    _insert(connection, 1, rows)
+    return _backlog(connection, rows)
+
+
+def _insert(connection: psycopg.Connection, first: int, rows: int) -> None:
+    connection.execute(
+        f"insert into orders select {_ROW} from generate_series({first}::bigint, {first + rows - 1}) as g"
+    )
+
+
+def _backlog(connection: psycopg.Connection, changes: int) -> Backlog:
+    """Note where the backlog ends, then write one change more: readers stop at it without waiting.
+
+    A decoder says nothing of where it is until the next transaction or keepalive; the extra change makes
+    every reader's end prompt, and is not counted.
+    """
+    # Flushed first: decoding goes no further than what is on disk.
+    connection.execute("select pg_logical_emit_message(true, 'benchmarks', 'flush', true)")
+    end = _one(connection, "select pg_current_wal_insert_lsn()::text")
+    connection.execute(f"insert into orders select {_ROW} from (select 0::bigint as g) as last")
+    counted = _one(connection, "select count(*)::text from orders")
+    return Backlog(changes, int(counted), end)
+
+
+def _one(connection: psycopg.Connection, query: str) -> str:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return str(row[0])
