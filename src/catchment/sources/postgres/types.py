@@ -250,6 +250,12 @@ def _mask(bad: np.ndarray) -> pa.Array | None:
 _TEXT = LogicalType(pa.string(), _as_is, select="{}::text")
 _PLAIN_TEXT = LogicalType(pa.string(), _as_is)
 
+
+def _output(function: str) -> LogicalType:
+    """A type whose cast to text is not its output function: `inet '::1'` casts to `::1/128`."""
+    return LogicalType(pa.string(), _as_is, select=f"textin({function}({{}}))")
+
+
 _BY_OID: dict[int, LogicalType] = {
     16: LogicalType(pa.bool_(), _boolean, from_snapshot=_as_is),  # bool
     17: LogicalType(pa.binary(), _bytea, from_snapshot=_as_is),  # bytea
@@ -261,13 +267,13 @@ _BY_OID: dict[int, LogicalType] = {
     25: _PLAIN_TEXT,  # text
     26: LogicalType(pa.int64(), _cast(pa.int64()), select="{}::int8", from_snapshot=_as_is),  # oid
     114: _TEXT,  # json
-    142: _TEXT,  # xml
-    650: _TEXT,  # cidr
+    142: _output("xml_out"),  # xml
+    650: _output("cidr_out"),  # cidr
     700: LogicalType(pa.float32(), _cast(pa.float32()), from_snapshot=_as_is),  # float4
     701: LogicalType(pa.float64(), _cast(pa.float64()), from_snapshot=_as_is),  # float8
     774: _TEXT,  # macaddr8
     829: _TEXT,  # macaddr
-    869: _TEXT,  # inet
+    869: _output("inet_out"),  # inet
     1042: _TEXT,  # bpchar: `::text` strips the padding, so the snapshot asks otherwise (below)
     1043: _PLAIN_TEXT,  # varchar
     1082: LogicalType(pa.date32(), _date, select="date_send({})", from_snapshot=_sent_date),
