@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from catchment.component import BuildContext, ComponentConfig
+from catchment.finding import Finding
 
 if TYPE_CHECKING:
     from catchment.sources.base import Source
+
+
+def _pattern(pattern: str) -> str:
+    namespace, dot, table = pattern.partition(".")
+    if not (namespace and dot and table):
+        raise ValueError("a pattern is schema.table, where * stands for anything, such as public.* or sales.orders")
+    return pattern
+
+
+TablePattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class PostgresSourceConfig(ComponentConfig):
     """PostgreSQL 14 to 18, by logical decoding (`pgoutput`)."""
 
     type: Literal["postgres"]
-    dsn: SecretStr
+    dsn: SecretStr = Field(min_length=1)
     """A libpq connection string or URI. Its role needs REPLICATION, and SELECT on the tables."""
-    tables: list[str] = Field(default=["public.*"], min_length=1)
+    tables: list[TablePattern] = Field(default=["public.*"], min_length=1)
     """Patterns of `schema.table`; `*` and `?` as in a shell."""
-    exclude: list[str] = Field(default=[])
+    exclude: list[TablePattern] = Field(default=[])
     """Patterns of tables to leave out."""
     snapshot: Literal["initial", "never", "only"] = "initial"
     """initial: read the tables, then their changes. never: only changes from now on. only: read and stop."""
@@ -54,3 +66,15 @@ class PostgresSourceConfig(ComponentConfig):
         from catchment.sources.postgres.source import PostgresSource
 
         return PostgresSource(self, context, ephemeral=ephemeral, resnapshot=resnapshot)
+
+    def check(self, context: BuildContext) -> list[Finding]:
+        """Ask the server whether capture would work. Raises `SourceUnavailable` when it does not answer."""
+        from catchment.sources.postgres.preflight import check
+
+        return check(self, context.pipeline)
+
+    def columns(self, context: BuildContext) -> Mapping[str, Sequence[str]]:
+        """The captured tables and their columns, as they are now."""
+        from catchment.sources.postgres.preflight import columns
+
+        return columns(self, context.pipeline)
