@@ -22,7 +22,7 @@ from catchment.sources.postgres.pgoutput import Decoder, Relation, RelationMessa
 from catchment.sources.postgres.publication import Publications, SourceTable
 from catchment.sources.postgres.relations import Relations
 from catchment.sources.postgres.replication import ExportedSnapshot, ReplicationConnection
-from catchment.sources.postgres.slot import check_slot, current_lsn, drop_slot, find_slot
+from catchment.sources.postgres.slot import Slot, check_slot, current_lsn, drop_slot, find_slot
 from catchment.sources.postgres.snapshot import Snapshotter, TableSnapshot
 from catchment.sources.postgres.wal import WalPlan, WalReader
 from catchment.telemetry import LOGGER
@@ -80,8 +80,11 @@ class PostgresSource:
         tables = publication.find_tables(self._connection, self._config.tables, self._config.exclude)
         self._refuse(tables)
         self._tables = {table.id: table for table in tables}
-        if self._config.snapshot == "only":
+        slot = find_slot(self._connection, self._slot) if self._ephemeral else None
+        if self._config.snapshot == "only" or (self._ephemeral and slot is None):
             self._open_snapshot_only(tables, resume)
+        elif slot is not None:
+            self._open_ephemeral(tables, resume, slot)
         else:
             self._open_stream(tables, resume)
 
@@ -98,13 +101,13 @@ class PostgresSource:
 
     def acknowledge(self, progress: Progress) -> None:
         at = progress.positions.get(self._lane)
-        if at is not None and self._wal is not None:
+        if at is not None and self._wal is not None and not self._ephemeral:
             self._wal.acknowledge(position_lsn(at))
 
     def head(self) -> Progress:
         never = self._config.snapshot == "never"
         chunks = {} if never else {self._key(table): ALL_CHUNKS for table in self._tables.values()}
-        if self._config.snapshot == "only":
+        if self._wal is None:
             return Progress({}, chunks)
         return Progress({self._lane: position(current_lsn(self._connection))}, chunks)
 
@@ -164,17 +167,33 @@ class PostgresSource:
             check_slot(find_slot(self._connection, self._slot), self._slot, start)
             self._decoder = Decoder(self._lane, self._resolve, start, resume)
             self._read_tables(tables)
-        self._wal = WalReader(
-            WalPlan(
-                self._info,
-                self._replication_info,
-                self._slot,
-                self._publications.names,
-                start,
-                self._config.catch_up_bytes,
-            ),
-            self._inbox,
+        self._read_wal(start)
+
+    def _open_ephemeral(self, tables: Sequence[SourceTable], resume: Progress | None, slot: Slot) -> None:
+        """A dry run beside an existing slot: pulls through a temporary copy of it, whatever the lag."""
+        lanes = [lane for lane in (resume.positions if resume else ()) if lane.startswith(self._lane_prefix)]
+        if resume is not None and lanes:
+            self._lane = max(lanes, key=lambda lane: int(lane.rpartition("/")[2], 16))
+            start = position_lsn(resume.positions[self._lane])
+            check_slot(slot, self._slot, start)
+        else:
+            start = slot.confirmed_lsn or 0
+            self._lane = f"{self._lane_prefix}{start:X}"
+        self._decoder = Decoder(self._lane, self._resolve, start, resume or Progress())
+        self._read_tables(tables)
+        self._read_wal(start)
+
+    def _read_wal(self, start: int) -> None:
+        plan = WalPlan(
+            self._info,
+            self._replication_info,
+            self._slot,
+            self._publications.names,
+            start,
+            self._config.catch_up_bytes,
+            pulls_only=self._ephemeral,
         )
+        self._wal = WalReader(plan, self._inbox)
         self._wal.start()
 
     def _start_fresh(self, tables: Sequence[SourceTable], held: Progress) -> int:

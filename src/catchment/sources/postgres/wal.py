@@ -49,7 +49,8 @@ _COMMIT = ord("C")
 class WalPlan:
     """What to read, from where, and when catch-up is worth it.
 
-    catch_up_bytes: lag above which pulls are used; live falls back to them at four times as much.
+    catch_up_bytes: lag above which pulls are used; live falls back to them at four times as much. pulls_only: never
+    touch the slot itself (a dry run).
     """
 
     conninfo: str
@@ -58,6 +59,7 @@ class WalPlan:
     publications: tuple[str, ...]
     start: int
     catch_up_bytes: int
+    pulls_only: bool = False
 
 
 class WalReader(threading.Thread):
@@ -81,6 +83,8 @@ class WalReader(threading.Thread):
     def acknowledge(self, lsn: int) -> None:
         """Everything below `lsn` is durable; the server hears of it soon."""
         self._acknowledged = max(self._acknowledged, lsn)
+        if self._stop_requested.is_set():
+            return
         os.write(self._wake_write, b"a")
 
     def fall_behind(self) -> None:
@@ -89,7 +93,9 @@ class WalReader(threading.Thread):
             self._behind.set()
 
     def stop(self) -> None:
-        """End the thread and wait for it."""
+        """End the thread and wait for it. A second call does nothing."""
+        if self._stop_requested.is_set():
+            return
         self._stop_requested.set()
         self._inbox.close()
         os.write(self._wake_write, b"s")
@@ -111,7 +117,7 @@ class WalReader(threading.Thread):
         except Exception as error:  # noqa: BLE001 - a thread's bug must reach the pipeline, not vanish
             self._inbox.fail(error)
         finally:
-            if self.mode == "catch-up" and self._stop_requested.is_set():
+            if self.mode == "catch-up" and self._stop_requested.is_set() and not self._plan.pulls_only:
                 # The stream would have told the server; the pulls went through a copy of the slot.
                 with suppress(CatchmentError), connect(self._plan.conninfo) as connection:
                     advance_slot(connection, self._plan.slot, self._acknowledged)
@@ -121,6 +127,10 @@ class WalReader(threading.Thread):
         with connect(self._plan.conninfo) as connection:
             lag = current_lsn(connection) - at
             while not self._stop_requested.is_set():
+                if self._plan.pulls_only:
+                    at = _Pulls(self, self._plan, self._inbox, connection).read(at)
+                    self._stop_requested.wait(1.0)
+                    continue
                 if lag > self._plan.catch_up_bytes:
                     at = _Pulls(self, self._plan, self._inbox, connection).read(at)
                 if not self._stop_requested.is_set():
@@ -275,7 +285,7 @@ class _Pulls:
         restart = parse_lsn(str(_one(cursor, self._slot_query("restart_lsn"))))
         self._inbox.put_wal(Reached(reached))
         self._adapt(read_again=reached - restart, new=reached - at)
-        if time.monotonic() - self._advanced_at > ADVANCE_SECONDS:
+        if time.monotonic() - self._advanced_at > ADVANCE_SECONDS and not self._plan.pulls_only:
             advance_slot(self._connection, self._plan.slot, self._reader._acknowledged)
             self._advanced_at = time.monotonic()
         return reached, current_lsn(self._connection) - reached < self._plan.catch_up_bytes // 4 or reached == at
