@@ -39,14 +39,14 @@ MOST_ORDERS_KEPT = 100_000
 """How many orders of one state are remembered to choose from, which bounds memory in a large shop."""
 
 STATEMENTS: Mapping[str, str] = {
-    "order": "INSERT INTO fact_sales (sale_id, user_id, product_id, quantity, unit_price, total_amount,"
+    "order": "INSERT INTO fact_sales (order_id, user_id, product_id, quantity, unit_price, total_amount,"
     " status, payment_method) VALUES (%s, %s, %s, %s, %s, %s, 'PENDING', %s)",
-    "ship": "UPDATE fact_sales SET status = 'SHIPPED', updated_at = now() WHERE sale_id = %s",
-    "deliver": "UPDATE fact_sales SET status = 'DELIVERED', updated_at = now() WHERE sale_id = %s",
-    "cancel": "UPDATE fact_sales SET status = 'CANCELLED', updated_at = now() WHERE sale_id = %s",
+    "ship": "UPDATE fact_sales SET status = 'SHIPPED', updated_at = now() WHERE order_id = %s",
+    "deliver": "UPDATE fact_sales SET status = 'DELIVERED', updated_at = now() WHERE order_id = %s",
+    "cancel": "UPDATE fact_sales SET status = 'CANCELLED', updated_at = now() WHERE order_id = %s",
     "address": "UPDATE dim_users SET address = %s, city = %s, updated_at = now() WHERE user_id = %s",
     "price": "UPDATE dim_products SET price = %s, updated_at = now() WHERE product_id = %s",
-    "delete": "DELETE FROM fact_sales WHERE sale_id = %s",
+    "delete": "DELETE FROM fact_sales WHERE order_id = %s",
     "leave_orders": "DELETE FROM fact_sales WHERE user_id = %s",
     "leave": "DELETE FROM dim_users WHERE user_id = %s",
 }
@@ -146,12 +146,12 @@ class Choices:
     def _order(self) -> Operation:
         if not self._keys:
             self._keys = self._reserve()[::-1]
-        sale = self._keys.pop()
+        order = self._keys.pop()
         user, product = self._draw.choice(self._users), self._draw.choice(self._products)
         quantity, unit_price = self._draw.randrange(1, 6), self._prices[product]
-        self._orders["PENDING"].add((sale, user), self._draw)
+        self._orders["PENDING"].add((order, user), self._draw)
         payment = self._draw.choice(PAYMENT_METHODS)
-        return _one("order", sale, user, product, quantity, unit_price, quantity * unit_price, payment)
+        return _one("order", order, user, product, quantity, unit_price, quantity * unit_price, payment)
 
     def _move(self) -> Operation | None:
         status = "PENDING" if self._draw.random() < 0.55 else "SHIPPED"
@@ -190,6 +190,12 @@ def _one(kind: str, *parameters: object) -> Operation:
     return Operation(kind, ((kind, parameters),))
 
 
+def check_rate(rate: float) -> None:
+    """Raises `ConfigError` for a rate that one generator is not made for."""
+    if not 0 < rate <= FASTEST:
+        raise ConfigError(f"The rate must be above 0 and at most {FASTEST:,} operations a second.")
+
+
 class Traffic:
     """Makes things happen in a shop at a steady rate, over one connection, in small transactions."""
 
@@ -213,8 +219,7 @@ class Traffic:
         """
         import psycopg
 
-        if not 0 < rate <= FASTEST:
-            raise ConfigError(f"The rate must be above 0 and at most {FASTEST:,} operations a second.")
+        check_rate(rate)
         try:
             with connect(self._dsn) as connection:
                 return _Run(connection, self._seed, rate).go(stop, seconds, progress)
@@ -324,16 +329,16 @@ def _choices(connection: psycopg.Connection, seed: int) -> Choices:
         "SELECT product_id, price FROM dim_products ORDER BY product_id DESC LIMIT %s", (most,)
     ).fetchall()
     orders: dict[str, list[tuple[int, int]]] = {}
-    for sale, user, state in connection.execute(
-        "SELECT sale_id, user_id, CASE WHEN status IN ('PENDING', 'SHIPPED') THEN status ELSE 'CLOSED' END"
-        " FROM fact_sales ORDER BY sale_id DESC LIMIT %s",
+    for order, user, state in connection.execute(
+        "SELECT order_id, user_id, CASE WHEN status IN ('PENDING', 'SHIPPED') THEN status ELSE 'CLOSED' END"
+        " FROM fact_sales ORDER BY order_id DESC LIMIT %s",
         (most,),
     ):
-        orders.setdefault(state, []).append((sale, user))
+        orders.setdefault(state, []).append((order, user))
 
     def reserve() -> list[int]:
         rows = connection.execute(
-            "SELECT nextval(pg_get_serial_sequence('fact_sales', 'sale_id')) FROM generate_series(1, %s)",
+            "SELECT nextval(pg_get_serial_sequence('fact_sales', 'order_id')) FROM generate_series(1, %s)",
             (KEY_BLOCK,),
         )
         return [key for (key,) in rows]
