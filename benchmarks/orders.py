@@ -33,7 +33,7 @@ _CITIES = (
 )
 
 # 2654435761 is Knuth's multiplicative hash: neighbouring rows get unlike values.
-_ROW = """
+_ROW = f"""
     g,
     1 + (g * 2654435761) % 1000000,
     (1 + (g * 40503) % 20000)::int,
@@ -41,10 +41,10 @@ _ROW = """
     ((100 + (g * 7919) % 99900) / 100.0)::numeric(10, 2),
     ((1 + g % 9) * (100 + (g * 7919) % 99900) / 100.0)::numeric(12, 2),
     (array['PENDING', 'SHIPPED', 'DELIVERED', 'CANCELLED'])[1 + (g * 31) % 4],
-    (string_to_array('{cities}', ','))[1 + (g * 97) % 24],
+    (string_to_array('{_CITIES}', ','))[1 + (g * 97) % 24],
     timestamptz '2026-01-01 00:00:00+00' + g * interval '1.234567 s',
     timestamptz '2026-01-01 00:00:00+00' + g * interval '1.234567 s'
-""".format(cities=_CITIES)
+"""
 
 _UPDATE = "update orders set status = 'SHIPPED', updated_at = updated_at + interval '1.000001 s' where "
 
