@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from source_model import COLUMNS, SCHEMA, World, bronze
 
-from catchment.lakehouse.current import Replay
+from catchment.lakehouse.replay import Replay
 
 WORLDS = 150
 

@@ -5,6 +5,8 @@ Old files lack columns that came later, also inside `before` and `after`; there 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from catchment.lakehouse.sql import identifier, literal, literals
@@ -107,15 +109,28 @@ def _template(table: LakeTable) -> str | None:
     reads whole structs (5 times slower on a sum), and `union_by_name` opens every file at each query.
     The newest file nearly always has the newest columns.
     """
-    import pyarrow.parquet as pq
     from pyiceberg.io.pyarrow import schema_to_pyarrow
 
     top = {field.name for field in table.schema.fields}
     if any({field.name for field in schema.fields} != top for schema in table.schemas):
         return None
-    newest = table.files[-1]
-    wanted = schema_to_pyarrow(table.schema, include_field_ids=False)
-    return newest if _shape(wanted) == _shape(pq.read_schema(newest)) else None
+    wanted = _shape(schema_to_pyarrow(table.schema, include_field_ids=False))
+    return next((file for file in _candidates(table.files) if _file_shape(file) == wanted), None)
+
+
+def _candidates(files: Sequence[str]) -> Iterator[str]:
+    """A few files to look into, the newest first, then ever further back."""
+    back = 1
+    while back <= len(files):
+        yield files[-back]
+        back *= 2
+
+
+@lru_cache(maxsize=4096)
+def _file_shape(file: str) -> dict[str, object]:
+    import pyarrow.parquet as pq
+
+    return _shape(pq.read_schema(file))
 
 
 def _shape(fields: pa.Schema | pa.StructType) -> dict[str, object]:

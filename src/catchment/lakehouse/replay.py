@@ -1,0 +1,266 @@
+"""The SQL that folds a table's changes into its current rows.
+
+How a row is found. Changes are ordered by `_version`, then lane and position; a truncate takes away all at
+or below it. Of each key the last change counts: an insert, update or snapshot read there, a delete of
+it, or a *move* away (an update whose key before differs from the key after).
+
+How an unchanged column is found. A value that the source did not send (`_unchanged`) is the one that the
+row's last earlier change carried, in this life of the row only: since the key was last left, and, where
+the row came by a move, further back under its old key. Such stretches are *spans*, found by a recursive
+query over the moves alone; a table without moves and without unchanged values pays for neither.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from catchment.lakehouse.sql import identifier, literal
+
+ENVELOPE = ("_version", "_committed_at", "_unrepresentable")
+"""What stands beside the table's own columns, unless a column of the table has that name."""
+
+_VERSIONED = re.compile(r"(?P<source>.+)__v\d+(_\d+)?", re.DOTALL)
+
+
+class KeyColumn:
+    """How a key column tells rows apart.
+
+    A plain one by its value. One that may hold what its type cannot (an infinite date is carried as text in
+    `_unrepresentable`), or that changed its type on the way (and lives on in `<name>__v2`), by its text.
+    """
+
+    def __init__(self, name: str, columns: Sequence[str], *, as_text: bool = False) -> None:
+        self.name = name
+        self._places = [one for one in reversed(columns) if source_column(one, columns) == name]
+        self.plain = not as_text and self._places == [name]
+
+    def now(self) -> str:
+        """The key of a change: after it, or before it for a delete."""
+        after, before = self._values("after"), self._values("before")
+        if self.plain:
+            # `after` lacks a key column only in a delete, or where its value is itself unchanged TOAST.
+            return f"coalesce({after}, {before})"
+        text = self._text()
+        return (
+            f"CASE WHEN after IS NOT NULL THEN coalesce({after}, {text}, {before}) ELSE coalesce({before}, {text}) END"
+        )
+
+    def old(self) -> str:
+        """The key before a change; NULL where the change did not send it."""
+        before = self._values("before")
+        return before if self.plain else f"CASE WHEN before IS NOT NULL THEN coalesce({before}, {self._text()}) END"
+
+    def _values(self, side: str) -> str:
+        if self.plain:
+            return f"{side}.{identifier(self.name)}"
+        return ", ".join(f"CAST({side}.{identifier(place)} AS VARCHAR)" for place in self._places)
+
+    def _text(self) -> str:
+        return f"_unrepresentable[{literal(self.name)}]"
+
+
+def source_column(name: str, columns: Sequence[str]) -> str:
+    """What the source calls a column: `price__v2` holds `price` after an incompatible change of its type."""
+    versioned = _VERSIONED.fullmatch(name)
+    return versioned["source"] if versioned and versioned["source"] in columns else name
+
+
+class Replay:
+    """A SELECT of the current rows of `changes` (a relation of the envelope).
+
+    key: the key's columns; as_text: those that may hold what their type cannot. columns: of `after`.
+    """
+
+    def __init__(self, changes: str, key: Sequence[str], columns: Sequence[str], as_text: Iterable[str] = ()) -> None:
+        textual = frozenset(as_text)
+        self._changes = changes
+        self._key = tuple(KeyColumn(name, columns, as_text=name in textual) for name in key)
+        self._columns = tuple(columns)
+        self._keys = tuple(f"key_{i}" for i in range(len(key)))
+        self._plain = {one.name: at for one, at in zip(self._key, self._keys, strict=True) if one.plain}
+        self._values = tuple(column for column in columns if column not in self._plain)
+
+    def sql(self) -> str:
+        """One SELECT, without a trailing semicolon."""
+        parts = (
+            self._events(),
+            self._moves(),
+            self._latest(),
+            *((self._suspects(), self._boundaries(), self._spans(), self._filled()) if self._values else ()),
+        )
+        return f"WITH RECURSIVE {', '.join(parts)} {self._rows()}"
+
+    def _events(self) -> str:
+        pairs = tuple(zip(self._key, self._keys, strict=True))
+        keys = (f"{column.now()} AS {key}" for column, key in pairs)
+        olds = (f"{column.old()} AS old_{key}" for column, key in pairs)
+        values = (
+            f"after.{identifier(name)} AS value_{i}, before.{identifier(name)} AS old_value_{i}"
+            for i, name in enumerate(self._values)
+        )
+        return f"""
+        events AS NOT MATERIALIZED (
+            SELECT {", ".join((*keys, *olds, *values))}, _op, _version, _lane, _position,
+                _committed_at, _unchanged, _unrepresentable
+            FROM {self._changes}
+            WHERE _op <> 't' AND coalesce(
+                _version > (SELECT max(_version) FROM {self._changes} WHERE _op = 't'), true)
+        )"""
+
+    def _moves(self) -> str:
+        # Grouped, so that a change that was delivered twice is one move.
+        moved = " OR ".join(f"coalesce(old_{key} <> {key}, false)" for key in self._keys)
+        origins = ", ".join(f"old_{key} AS origin_{i}" for i, key in enumerate(self._keys))
+        return f"""
+        moves AS MATERIALIZED (
+            SELECT * EXCLUDE place, place._lane, place._position, row_number() OVER () AS move,
+                {_moment("_version", "place._lane", "place._position")} AS moment
+            FROM (
+                SELECT {origins}, {self._list()}, _version,
+                    min({{'_lane': _lane, '_position': _position}}) AS place
+                FROM events WHERE _op = 'u' AND ({moved})
+                GROUP BY ALL
+            ) AS moved
+        )"""
+
+    def _latest(self) -> str:
+        columns = ", ".join(f"value_{i}" for i in range(len(self._values)))
+        columns = f"{columns}, " if columns else ""
+        nulls = "NULL, " * len(self._values)
+        return f"""
+        latest AS (
+            SELECT * FROM (
+                SELECT {self._list()}, {columns}_op, _version, _lane, _position,
+                    _committed_at, _unchanged, _unrepresentable
+                FROM events
+                UNION ALL
+                SELECT {self._origins()}, {nulls}'d', _version, _lane, _position, NULL, NULL, NULL FROM moves
+            ) AS effects
+            QUALIFY row_number() OVER (
+                PARTITION BY {self._list()} ORDER BY _version DESC, _lane DESC, _position DESC) = 1
+        )"""
+
+    def _suspects(self) -> str:
+        return f"""
+        suspects AS MATERIALIZED (
+            SELECT DISTINCT {self._list()} FROM events WHERE _op <> 'd' AND len(_unchanged) > 0
+        )"""
+
+    def _boundaries(self) -> str:
+        keys = self._list()
+        return f"""
+        deletes AS (
+            SELECT {keys}, {_moment("_version", "_lane", "_position")} AS moment FROM events
+            SEMI JOIN (
+                SELECT {keys} FROM suspects
+                UNION ALL SELECT {self._origins()} FROM moves
+            ) AS concerned USING ({keys})
+            WHERE _op = 'd'
+        ),
+        boundaries AS (
+            SELECT {keys}, moment, NULL AS leaves_by, NULL AS comes_by FROM deletes
+            UNION ALL SELECT {self._origins()}, moment, move, NULL FROM moves
+            UNION ALL SELECT {keys}, moment, NULL, move FROM moves
+        ),
+        beginnings AS MATERIALIZED (
+            SELECT leaves_by AS move, since, came_by FROM (
+                SELECT leaves_by, lag(moment) OVER life AS since, lag(comes_by) OVER life AS came_by
+                FROM boundaries WINDOW life AS (PARTITION BY {keys} ORDER BY moment)
+            ) AS lives WHERE leaves_by IS NOT NULL
+        ),
+        newest AS (
+            SELECT {keys}, max(moment) AS since, arg_max_null(comes_by, moment) AS came_by
+            FROM boundaries GROUP BY {keys}
+        )"""
+
+    def _spans(self) -> str:
+        rows = ", ".join(f"{key} AS row_{key}" for key in self._keys)
+        return f"""
+        spans AS (
+            SELECT {rows}, {self._list()}, since, NULL::BLOB AS until, came_by
+            FROM suspects LEFT JOIN newest USING ({self._list()})
+            UNION ALL
+            SELECT {self._list("spans.row_")}, {self._origins("moves.")}, beginnings.since, moves.moment,
+                beginnings.came_by
+            FROM spans
+            JOIN moves ON moves.move = spans.came_by
+            JOIN beginnings ON beginnings.move = spans.came_by
+        )"""
+
+    def _filled(self) -> str:
+        found = ", ".join(self._carried(i, name) for i, name in enumerate(self._values))
+        return f"""
+        filled AS (
+            SELECT {self._list("row_")}, {found}
+            FROM (
+                SELECT *, {_moment("_version", "_lane", "_position")} AS moment FROM events WHERE _op <> 'd'
+            ) AS carriers
+            JOIN spans USING ({self._list()})
+            WHERE (since IS NULL OR carriers.moment >= since) AND (until IS NULL OR carriers.moment < until)
+            GROUP BY {self._list("row_")}
+        )"""
+
+    def _carried(self, i: int, name: str) -> str:
+        # Under replica identity FULL the value of an unchanged column is in the row as it was before.
+        unchanged = f"coalesce({self._is_unchanged(name)}, false)"
+        value = f"CASE WHEN {unchanged} THEN old_value_{i} ELSE value_{i} END"
+        text = f"CASE WHEN NOT {unchanged} THEN _unrepresentable[{literal(name)}] END"
+        return (
+            f"arg_max({{value: {value}, text: {text}}}, carriers.moment) "
+            f"FILTER (NOT {unchanged} OR old_value_{i} IS NOT NULL) AS found_{i}"
+        )
+
+    def _is_unchanged(self, name: str, relation: str = "") -> str:
+        return f"list_contains({relation}_unchanged, {literal(source_column(name, self._columns))})"
+
+    def _rows(self) -> str:
+        join = " AND ".join(f"latest.{key} = filled.row_{key}" for key in self._keys)
+        filled = f" LEFT JOIN filled ON {join}" if self._values else ""
+        return f"""
+        SELECT {", ".join((*self._row_columns(), *self._row_envelope()))}
+        FROM latest{filled} WHERE latest._op <> 'd'"""
+
+    def _row_columns(self) -> Iterable[str]:
+        for name in self._columns:
+            if name in self._plain:
+                yield f"latest.{self._plain[name]} AS {identifier(name)}"
+            else:
+                i = self._values.index(name)
+                unchanged = self._is_unchanged(name, "latest.")
+                if name != source_column(name, self._columns):
+                    unchanged += f" AND latest.value_{i} IS NULL"
+                value = f"CASE WHEN {unchanged} THEN filled.found_{i}.value ELSE latest.value_{i} END"
+                yield f"{value} AS {identifier(name)}"
+
+    def _row_envelope(self) -> Iterable[str]:
+        taken = {name.lower() for name in self._columns}
+        for name in ENVELOPE:
+            if name not in taken:
+                value = self._unrepresentable() if name == "_unrepresentable" else f"latest.{name}"
+                yield f"{value} AS {name}"
+
+    def _unrepresentable(self) -> str:
+        if not self._values:
+            return "latest._unrepresentable"
+        older = ", ".join(
+            f"{{'key': {literal(name)}, 'value': filled.found_{i}.text}}" for i, name in enumerate(self._values)
+        )
+        return f"""CASE WHEN len(latest._unchanged) > 0 THEN nullif(map_from_entries(
+            list_filter([{older}], lambda entry: entry.value IS NOT NULL
+                AND list_contains(latest._unchanged, entry.key))
+            || list_filter(coalesce(map_entries(latest._unrepresentable), []), lambda entry:
+                NOT list_contains(latest._unchanged, entry.key))
+            ), MAP {{}}) ELSE latest._unrepresentable END"""
+
+    def _list(self, prefix: str = "") -> str:
+        return ", ".join(f"{prefix}{key}" for key in self._keys)
+
+    def _origins(self, prefix: str = "") -> str:
+        return ", ".join(f"{prefix}origin_{i}" for i in range(len(self._keys)))
+
+
+def _moment(version: str, lane: str, position: str) -> str:
+    """One value that compares as the three do."""
+    order = "'ASC NULLS FIRST'"
+    return f"create_sort_key({version}, {order}, {lane}, {order}, {position}, {order})"
