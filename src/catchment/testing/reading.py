@@ -25,7 +25,8 @@ class Reading:
     """One source, open from `resume`; what it emitted so far, repeats at or below `resume` left out.
 
     Every event is checked: order within a lane, nothing between a transaction's batches, schemas before
-    rows, the envelope, and that a boundary covers what came before it.
+    rows, the envelope, and that a boundary covers what came before it. Between two boundaries a source may
+    group by table; `changes` has them in the lane's order.
     """
 
     def __init__(self, source: Source, resume: Progress | None = None) -> None:
@@ -35,9 +36,9 @@ class Reading:
         self.schemas: dict[TableId, TableSchema] = {}
         self.largest_batch = 0
         self._resume = resume
-        self._last: dict[str, bytes] = {}
-        self._open: object = None
-        self._closed: set[object] = set()
+        self._last: dict[tuple[str, TableId], bytes] = {}
+        self._open: set[tuple[object, ...]] = set()
+        self._closed: set[tuple[object, ...]] = set()
         self._pending_chunks: dict[str, set[str]] = {}
         source.open(resume)
 
@@ -98,22 +99,19 @@ class Reading:
         for change in changes:
             self._check_order(change)
         if batch.chunk is not None:
-            self._pending_chunks.setdefault(str(batch.table), set()).add(batch.chunk)
+            self._pending_chunks.setdefault(batch.snapshot or str(batch.table), set()).add(batch.chunk)
         self.changes.extend(changes)
 
     def _check_order(self, change: Change) -> None:
         if change.chunk is None:
-            last = self._last.get(change.lane, b"")
+            last = self._last.get((change.lane, change.table), b"")
             assert change.position > last, (
-                f"lane {change.lane}: position {change.position.hex()} came after {last.hex()}"
+                f"lane {change.lane}, {change.table}: position {change.position.hex()} came after {last.hex()}"
             )
-            self._last[change.lane] = change.position
+            self._last[change.lane, change.table] = change.position
         unit = ("chunk", change.table, change.chunk) if change.chunk else ("transaction", change.transaction)
-        if unit != self._open:
-            assert unit not in self._closed, f"{unit} was interrupted by {self._open}"
-            if self._open is not None:
-                self._closed.add(self._open)
-            self._open = unit
+        assert unit not in self._closed, f"{unit} goes on after the boundary that ended it"
+        self._open.add(unit)
         for column in change.unchanged:
             assert change.after is not None, f"{change.table}.{column} is unchanged in a row that is absent"
             assert change.after[column] is None, f"{change.table}.{column} is unchanged and has a value"
@@ -121,7 +119,8 @@ class Reading:
     def _check_boundary(self, progress: Progress, *, idle: bool) -> None:
         before = self.progress
         assert before is None or progress.covers(before), f"progress went back, from {before} to {progress}"
-        assert progress.covers(Progress(self._last)), f"{progress} does not cover positions {self._last}"
+        for (lane, table), last in self._last.items():
+            assert progress.covers(Progress({lane: last})), f"{progress} does not cover {last.hex()} of {table}"
         if not idle:
             for table, names in self._pending_chunks.items():
                 handled = Progress({}, {table: frozenset(names)})
@@ -131,7 +130,14 @@ class Reading:
         boundary = self.boundaries[-1] if self.boundaries else None
         if idle:
             assert count == (boundary.changes if boundary else 0), "Idle came inside a transaction"
-        if self._open is not None:
-            self._closed.add(self._open)
-            self._open = None
+        if None not in {transaction for kind, *_, transaction in self._open if kind == "transaction"}:
+            self._closed |= self._open
+        self._open = set()
+        self._put_in_order(boundary.changes if boundary else 0)
         self.boundaries.append(Boundary(count, progress))
+
+    def _put_in_order(self, first: int) -> None:
+        """What a source grouped by table since the last boundary, in the lane's order again."""
+        tail = self.changes[first:]
+        if len({change.lane for change in tail}) == 1 and all(change.chunk is None for change in tail):
+            self.changes[first:] = sorted(tail, key=lambda change: change.position)

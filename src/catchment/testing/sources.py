@@ -335,7 +335,7 @@ class SourceConformance:
         first, second = whole.changes
         assert "extra" not in (first.after or {})
         assert (second.after or {})["extra"] == "new"
-        assert second.schema_version > first.schema_version
+        assert second.schema_version != first.schema_version
         last = rest(harness, whole.boundaries[-1].progress)
         assert last.changes == []
 

@@ -299,12 +299,13 @@ def snapshot_batch(
         if bad is not None:
             lost.append((schema.columns[index].name, kind.snapshot_text(records.column(index), bad), bad))
         columns.append(values)
+    own = f"{lane}/{schema.table}/{chunk}"
     places = np.empty((count, 2), ">u8")
     places[:, 0], places[:, 1] = lsn, np.arange(ordinal + 1, ordinal + count + 1)
     version = position(lsn)
     arrays = [
         pa.repeat(pa.scalar(Operation.READ.value), count),
-        pa.repeat(pa.scalar(f"{lane}/{schema.table}/{chunk}"), count),
+        pa.repeat(pa.scalar(own), count),
         fixed_binary(places.view(np.uint8).reshape(count, 16)),
         pa.repeat(pa.scalar(version), count),
         pa.nulls(count, pa.string()),
@@ -315,7 +316,7 @@ def snapshot_batch(
         pa.nulls(count, schema.row_type),
         pa.StructArray.from_arrays(columns, fields=list(schema.row_type)),
     ]
-    return ChangeBatch(schema, lane, pa.RecordBatch.from_arrays(arrays, schema=schema.envelope), chunk, table.key)
+    return ChangeBatch(schema, own, pa.RecordBatch.from_arrays(arrays, schema=schema.envelope), chunk, table.key)
 
 
 def _unrepresentable(lost: list[tuple[str, list[str], pa.Array]], count: int) -> pa.Array:
@@ -333,10 +334,11 @@ def anew(table: TableSnapshot, lane: str, lsn: int) -> Chunk:
     """A truncation just below `lsn`: what the lake has of this table is older than the snapshot that follows."""
     schema = table.relation.schema
     name = f"{lsn}/{_BEGUN}"
+    own = f"{lane}/{schema.table}/{name}"
     below = (int.from_bytes(position(lsn), "big") - 1).to_bytes(16, "big")
     arrays = [
         pa.array([Operation.TRUNCATE.value]),
-        pa.array([f"{lane}/{schema.table}/{name}"]),
+        pa.array([own]),
         pa.array([below], pa.binary()),
         pa.array([below], pa.binary()),
         pa.nulls(1, pa.string()),
@@ -347,5 +349,5 @@ def anew(table: TableSnapshot, lane: str, lsn: int) -> Chunk:
         pa.nulls(1, schema.row_type),
         pa.nulls(1, schema.row_type),
     ]
-    batch = ChangeBatch(schema, lane, pa.RecordBatch.from_arrays(arrays, schema=schema.envelope), name, table.key)
+    batch = ChangeBatch(schema, own, pa.RecordBatch.from_arrays(arrays, schema=schema.envelope), name, table.key)
     return Chunk(table.key, name, (batch,), False)

@@ -41,6 +41,7 @@ FEEDBACK_SECONDS = 10.0
 ADVANCE_SECONDS = 30.0
 """How often the real slot is advanced while pulls go through its copy."""
 FIRST_PULL = 250_000
+PULLED_BLOCK_MESSAGES = 100_000
 MOST_PULL = 8_000_000
 _COMMIT = ord("C")
 
@@ -279,8 +280,11 @@ class _Pulls:
         )
         for batch in cursor.fetch_record_batch():  # type: ignore[attr-defined]
             failpoint.reach("received")
-            if batch.num_rows and not self._inbox.put_wal(Block.from_arrow(batch.column(0))):
-                return at, True
+            messages = batch.column(0)
+            # A batch has 16 MiB; of narrow rows these are half a million, each with the whole envelope.
+            for first in range(0, len(messages), PULLED_BLOCK_MESSAGES):
+                if not self._inbox.put_wal(Block.from_arrow(messages.slice(first, PULLED_BLOCK_MESSAGES))):
+                    return at, True
         reached = parse_lsn(str(_one(cursor, self._slot_query("confirmed_flush_lsn"))))
         restart = parse_lsn(str(_one(cursor, self._slot_query("restart_lsn"))))
         self._inbox.put_wal(Reached(reached))
