@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +29,10 @@ from urllib.parse import quote
 
 from catchment.demo.account import Account, server_account
 from catchment.demo.binaries import find_binaries, reachable_binaries, server_version, spare_directory
+from catchment.demo.host import HOST, environment, free_port, is_free, runs_in, wait_for_the_end
 from catchment.errors import ConfigError, SourceUnavailable
 
 SUPERUSER = "postgres"
-HOST = "127.0.0.1"
 LONGEST_SOCKET_PATH = 100
 START_SECONDS = 60
 
@@ -145,7 +143,7 @@ class EmbeddedPostgres:
             pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
         except (FileNotFoundError, IndexError, ValueError):
             return None
-        return pid if _runs_in(pid, self.data) else None
+        return pid if runs_in(pid, self.data) else None
 
     @property
     def running(self) -> bool:
@@ -220,7 +218,7 @@ class EmbeddedPostgres:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
-        _wait_for_the_end([process.pid for process in processes])
+        wait_for_the_end([process.pid for process in processes])
         self._release_keeper()
 
     # -- the directory -----------------------------------------------------------------------------
@@ -310,13 +308,13 @@ class EmbeddedPostgres:
             remembered = self.port
         wanted = self._asked_port or remembered
         for _ in range(5):
-            port = wanted if wanted is not None and _is_free(wanted) else None
+            port = wanted if wanted is not None and is_free(wanted) else None
             if port is None:
                 if self._asked_port is not None:
                     raise ConfigError(
                         f"Port {self._asked_port} on {HOST} is taken by another program; choose another port."
                     )
-                port = _free_port()
+                port = free_port()
             if self._started(port):
                 self.moved_from = remembered if remembered not in (None, port) else None
                 return
@@ -375,7 +373,7 @@ class EmbeddedPostgres:
                 stdout=said,
                 stderr=said,
                 cwd="/",
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,
                 **self._account.options(),
             )
@@ -397,7 +395,7 @@ class EmbeddedPostgres:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=_environment(),
+            env=environment(),
             start_new_session=True,
             **self._account.options(),
         )
@@ -413,63 +411,6 @@ class EmbeddedPostgres:
             keeper.wait(START_SECONDS)
         except subprocess.TimeoutExpired:
             raise SourceUnavailable(f"The keeper of the server in {self.directory} does not end.") from None
-
-
-def _environment() -> dict[str, str]:
-    """Ours without what would lead the server's programs elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _runs_in(pid: int, data: Path) -> bool:
-    """Is this process a PostgreSQL of that cluster, and not one that was given a dead one's number?"""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        if str(data) in process.cmdline():
-            return True
-        # Started by other means than ours: a server's working directory is its cluster. Root may be
-        # refused the answer in a container, which is why the command line is asked first.
-        return Path(process.cwd()).resolve() == data.resolve()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
-
-
-def _wait_for_the_end(pids: Sequence[int]) -> None:
-    """Wait until none of these processes lives. Where nobody collects the dead they stay as zombies."""
-    import psutil
-
-    deadline = time.monotonic() + START_SECONDS
-    for pid in pids:
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                if time.monotonic() > deadline:
-                    raise SourceUnavailable(f"Process {pid} of PostgreSQL does not end after SIGKILL.")
-                time.sleep(0.01)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    """A port below the range the system hands out itself, so that it is still free next time."""
-    choice = random.SystemRandom()
-    for _ in range(200):
-        port = choice.randrange(20_000, 32_000)
-        if _is_free(port):
-            return port
-    raise ConfigError(f"No free port was found between 20000 and 32000 on {HOST}.")
 
 
 def _remove_orphans(spare: Path) -> None:

@@ -1,0 +1,80 @@
+"""A pipeline that runs in a thread of this process, and its last report."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catchment.errors import Fatal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from catchment.pipeline import Pipeline
+    from catchment.telemetry import Report
+
+
+class Capture:
+    """Runs the pipeline of a file: `start`, look at `report`, `drain` or `stop`.
+
+    Every method raises what the pipeline raised, once it has ended with an error.
+    """
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        from catchment.config import load
+
+        self._pipeline: Pipeline = load(path, environ).build(reporters=[self])
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self.last: Report | None = None
+        """The newest report."""
+        self.steady_since: float | None = None
+        """When (epoch seconds) every table's snapshot had been read and changes were coming."""
+
+    def report(self, report: Report) -> None:
+        """Called by the pipeline."""
+        self.last = report
+        unread = any(one.chunks_done < one.chunks_total for one in report.snapshots.values())
+        if self.steady_since is None and report.state == "running" and report.mode == "live" and not unread:
+            self.steady_since = report.at
+
+    def start(self) -> None:
+        """Capture until told otherwise."""
+        self._run(until_caught_up=False)
+
+    @property
+    def running(self) -> bool:
+        """Does it run? Raises what it ended with."""
+        if self._thread is not None and not self._thread.is_alive() and self._error is not None:
+            raise self._error
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End at the next boundary, all of it durable."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._stop = threading.Event()
+
+    def begin_drain(self) -> None:
+        """Stop, and go on until all that the source holds at this moment is durable; watch `running`."""
+        self.stop()
+        if self._error is not None:
+            raise self._error
+        self._run(until_caught_up=True)
+
+    def _run(self, *, until_caught_up: bool) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            raise Fatal("This pipeline runs already.")
+        stop = self._stop
+
+        def run() -> None:
+            try:
+                self._pipeline.run(stop, until_caught_up=until_caught_up)
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that asks
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name="capture", daemon=True)
+        self._thread.start()

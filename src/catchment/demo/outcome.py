@@ -1,0 +1,134 @@
+"""What came of a demo: is the lake equal to the source, and how fresh was it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from catchment.demo.shop import connect
+from catchment.errors import Fatal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+PLAIN_TYPES = frozenset({"boolean", "smallint", "integer", "bigint", "text", "timestamp with time zone", "date"})
+"""What ADBC reads as exactly the value it is. All else is read as text and cast by DuckDB."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableOutcome:
+    """One table: rows in PostgreSQL, changes in bronze, rows in `current`, and are those rows the same?"""
+
+    source_rows: int
+    bronze_rows: int
+    current_rows: int
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """From commit in PostgreSQL to seen by a query in another process; None when nothing was measured."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The demo's last word. seconds: of traffic. operations: done by it."""
+
+    directory: str
+    seconds: float
+    operations: int
+    tables: dict[str, TableOutcome]
+    freshness_ms: Freshness
+    gold: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def compare(lake: DuckDBPyConnection, dsn: str, name: str) -> TableOutcome:
+    """Compare a table of schema `public` with `current.<name>`, row for row, all columns' values.
+
+    Rows that both have are taken away in pairs, from both sides; equal means that none is left.
+    """
+    source = _read(dsn, name)
+    (bronze_rows,) = _numbers(lake, f"SELECT count(*) FROM bronze.{_quoted(name)}")
+    types = dict(lake.execute(f"SELECT column_name, column_type FROM (DESCRIBE current.{_quoted(name)})").fetchall())
+    missing = [column for column in source.column_names if column not in types]
+    if missing:
+        raise Fatal(f"current.{name} lacks the column {missing[0]} of the source's table.")
+    lake.register("source_rows", source)
+    try:
+        typed = ", ".join(f"CAST({_quoted(column)} AS {types[column]})" for column in source.column_names)
+        plain = ", ".join(_quoted(column) for column in source.column_names)
+        theirs, ours = f"SELECT {typed} FROM source_rows", f"SELECT {plain} FROM current.{_quoted(name)}"
+        current_rows, only_source = _numbers(
+            lake, f"SELECT (SELECT count(*) FROM ({ours})), (SELECT count(*) FROM ({theirs} EXCEPT ALL {ours}))"
+        )
+    finally:
+        lake.unregister("source_rows")
+    # With as many rows on both sides, nothing left on one side means nothing left on the other.
+    equal = current_rows == source.num_rows and only_source == 0
+    return TableOutcome(source.num_rows, bronze_rows, current_rows, equal)
+
+
+def freshness(
+    lake: DuckDBPyConnection, names: Sequence[str], sightings: Sequence[tuple[float, float]], since: float
+) -> Freshness:
+    """Percentiles over every change committed after `since`: from its commit until a query could see it.
+
+    sightings: (when a query of another process was answered, the newest commit time in its answer), epoch
+    seconds, in order. A change was seen by the first query whose answer was not older than its commit.
+    """
+    import numpy as np
+
+    commits = np.concatenate(
+        [
+            lake.execute(
+                f"SELECT epoch_us(_committed_at) AS at FROM bronze.{_quoted(name)}"
+                " WHERE _op IN ('c', 'u', 'd') AND epoch_us(_committed_at) >= ?",
+                [int(since * 1e6)],
+            ).fetchnumpy()["at"]
+            for name in names
+        ]
+    ).astype(np.float64)
+    if not len(sightings) or not len(commits):
+        return Freshness()
+    seen_at = np.array([at for at, _ in sightings])
+    newest = np.maximum.accumulate(np.array([commit for _, commit in sightings]))
+    first = np.searchsorted(newest, commits / 1e6, side="left")
+    seen = first < len(newest)
+    if not seen.any():
+        return Freshness()
+    delays = (seen_at[first[seen]] - commits[seen] / 1e6) * 1e3
+    p50, p99 = np.percentile(delays, [50, 99])
+    return Freshness(round(float(p50), 1), round(float(p99), 1))
+
+
+def _read(dsn: str, name: str) -> pa.Table:
+    """The source's rows as Arrow, types that Arrow may read differently as PostgreSQL's own text."""
+    from adbc_driver_postgresql import dbapi
+
+    with connect(dsn) as connection:
+        columns = connection.execute(
+            "SELECT column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND table_name = %s ORDER BY ordinal_position",
+            (name,),
+        ).fetchall()
+    chosen = ", ".join(
+        _quoted(column) if kind in PLAIN_TYPES else f"{_quoted(column)}::text AS {_quoted(column)}"
+        for column, kind in columns
+    )
+    with dbapi.connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT {chosen} FROM public.{_quoted(name)}")
+        return cursor.fetch_arrow_table()
+
+
+def _numbers(lake: DuckDBPyConnection, query: str) -> list[int]:
+    row = lake.execute(query).fetchone()
+    return [int(number) for number in row or ()]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

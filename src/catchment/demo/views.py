@@ -1,0 +1,113 @@
+"""How the demo shows itself: as lines without a terminal, as a screen on one (see `screen`)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+from catchment.demo.outcome import Outcome
+from catchment.telemetry import Report
+
+LINE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """All there is to show. phase: what is being done. seconds: since traffic began."""
+
+    phase: str
+    dsn: str = ""
+    seconds: float = 0.0
+    seconds_wanted: float | None = None
+    operations: int = 0
+    operations_per_second: float = 0.0
+    seen_after_ms: float | None = None
+    report: Report | None = None
+    gold: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+class View(Protocol):
+    """Shows moments. Everything is called by one thread."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, moment: Moment) -> None:
+        """Show this moment; comes several times a second."""
+        ...
+
+
+class Lines:
+    """A line for each phase, and one every two seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._phase = ""
+        self._at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, moment: Moment) -> None:
+        now = time.monotonic()
+        if moment.phase == self._phase and (not moment.seconds or now - self._at < LINE_SECONDS):
+            return
+        self._phase, self._at = moment.phase, now
+        print(line(moment), file=self._stream, flush=True)
+
+
+def line(moment: Moment) -> str:
+    """A moment in one line."""
+    report = moment.report
+    if report is None or not moment.seconds:
+        return f"{moment.phase} …"
+    durable = sum(table.durable_changes for table in report.tables.values())
+    rate = sum(table.changes_per_second for table in report.tables.values())
+    return (
+        f"{moment.phase}: {moment.seconds:.0f} s, {moment.operations:,} operations, {durable:,} rows in the lake, "
+        f"{rate:,.0f} changes/s, lag {size(report.lag_bytes)}, {report.lag_ms:,.0f} ms"
+        + (f" ({report.mode})" if report.mode else "")
+    )
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: `12.3 kB`."""
+    if count is None:
+        return "?"
+    amount, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def summary_text(outcome: Outcome) -> str:
+    """The last word, for people."""
+    lines = [f"{outcome.operations:,} operations in {outcome.seconds:.0f} s, captured into {outcome.directory}:"]
+    for name, table in outcome.tables.items():
+        verdict = "equal, row for row" if table.equal else "NOT EQUAL: please report this"
+        lines.append(
+            f"  {name:<14} {table.source_rows:>9,} rows in PostgreSQL, {table.current_rows:>9,} in the lake"
+            f" ({table.bronze_rows:,} changes): {verdict}"
+        )
+    fresh = outcome.freshness_ms
+    if fresh.p50 is not None and fresh.p99 is not None:
+        lines.append(f"  seen by a query after {fresh.p50:,.0f} ms (half of the changes), {fresh.p99:,.0f} ms (99 %)")
+    lines += [
+        "",
+        f'  catchment query {outcome.directory}/pipeline.yaml "SELECT * FROM gold.city_revenue"',
+        f"  catchment demo server {outcome.directory}     starts its PostgreSQL again",
+        f"  catchment demo shop --dir {outcome.directory}   resumes",
+    ]
+    return "\n".join(lines)
