@@ -1,0 +1,1 @@
+"""Bronze tables in Iceberg: every change, exactly once."""

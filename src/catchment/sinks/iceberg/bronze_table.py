@@ -1,0 +1,170 @@
+"""One bronze table while the sink is open: its schema, and the rows that wait for a commit."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
+
+from catchment.change import ChangeBatch
+from catchment.errors import SinkRefused
+from catchment.lakehouse.commit import MARKER
+from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
+from catchment.lakehouse.table import Change, Draft, LakeTable
+from catchment.lakehouse.table_schema import Fit, fit, relabel
+from catchment.progress import Progress
+from catchment.schema import TableId, TableSchema
+from catchment.sinks.iceberg.encoder import Encoder
+from catchment.sinks.iceberg.segment import FileSet, Segment
+
+BRONZE = "bronze"
+SPILL_BYTES = 24 * 1024 * 1024
+"""Rows of a table in memory, before they become a row group, whatever their number."""
+
+
+def bronze_name(table: TableId) -> tuple[str, str]:
+    """A source table's bronze table: the bare name for PostgreSQL's `public`, else `<schema>_<name>`."""
+    return BRONZE, table.name if table.namespace == "public" else f"{table.namespace}_{table.name}"
+
+
+def bronze_properties(pipeline: str, schema: TableSchema) -> dict[str, str]:
+    """What a bronze table says of its source."""
+    return {
+        "catchment.pipeline": pipeline,
+        "catchment.table": str(schema.table),
+        "catchment.key": json.dumps(list(schema.key)),
+        "catchment.schema-version": str(schema.version),
+    }
+
+
+class BronzeTable:
+    """Buffers a table's rows, follows its schema, and drafts its commits."""
+
+    def __init__(
+        self,
+        lake: LakeTable,
+        schema: TableSchema,
+        pipeline: str,
+        *,
+        marker: Progress | None,
+        encoder: Encoder,
+        settings: ParquetSettings,
+        row_group_rows: int,
+        target_file_bytes: int,
+    ) -> None:
+        self.lake = lake
+        self.marker = marker
+        self._pipeline = pipeline
+        self._settings = settings
+        self._row_group_rows = row_group_rows
+        self._bounded = Segment(encoder, self._open_file, target_file_bytes)
+        self._open = Segment(encoder, self._open_file, target_file_bytes)
+        self._files: FileSet | None = None
+        self._uncommitted: dict[str, DataFileWriter] = {}
+        self._iceberg: Schema = lake.metadata.schema()
+        self._schema = schema
+        self._columns = -1
+        self._fit: Fit = self._fitted(schema.envelope)
+
+    @property
+    def bytes(self) -> int:
+        """Arrow bytes in memory."""
+        return self._bounded.bytes + self._open.bytes
+
+    @property
+    def dirty(self) -> bool:
+        """Are there rows that the next flush commits?"""
+        return bool(self._bounded)
+
+    def change_schema(self, schema: TableSchema) -> None:
+        """From here on, batches have this schema."""
+        if schema != self._schema or self._columns < 0:
+            self._refit(schema, schema.envelope)
+
+    def write(self, batch: ChangeBatch) -> None:
+        """Accept rows after the last boundary."""
+        records = batch.records
+        if batch.schema is not self._schema and batch.schema == self._schema:
+            self._schema = batch.schema
+        if batch.schema is not self._schema or records.num_columns != self._columns:
+            self._refit(batch.schema, records.schema)
+        if self._fit.renamed:
+            records = relabel(records, self._fit.file)
+        self._open.add(records, int(records.nbytes))
+        if self._open.rows >= self._row_group_rows or self._open.bytes >= SPILL_BYTES:
+            self._open.spill(self._fit.file)
+
+    def advance(self) -> None:
+        """A boundary: all that was written may be committed."""
+        if not self._open:
+            return
+        self._bounded.take(self._open, self._fit.file)
+        if self._bounded.rows >= self._row_group_rows or self._bounded.bytes >= SPILL_BYTES:
+            self._bounded.spill(self._fit.file)
+
+    def spill(self) -> None:
+        """Free the memory that the rows take."""
+        self._bounded.spill(self._fit.file)
+        self._open.spill(self._fit.file)
+
+    def finish_files(self) -> None:
+        """Begin to close the files of the next commit: they are there once the encoder has drained."""
+        self._files = self._bounded.finish(self._fit.file)
+
+    def draft(self, progress: Progress) -> Draft:
+        """The commit of the rows before the last boundary, which is at `progress`."""
+        files: list[DataFile] = self._files.finished if self._files is not None else []
+        self._files = None
+        for file in files:
+            # From here on a commit's outcome may be unknown: these are no longer ours to delete.
+            self._uncommitted.pop(file.file_path)
+        # The lanes' positions and this table's own chunks: a snapshot may have thousands of them.
+        name = str(self._schema.table)
+        own = {name: progress.chunks[name]} if name in progress.chunks else {}
+        marker = Progress(progress.positions, own).to_json()
+        lanes = Progress(progress.positions).to_json()
+        changed = self._iceberg is not self.lake.metadata.schema() and self._iceberg != self.lake.metadata.schema()
+        return self.lake.draft(
+            Change(
+                files=files,
+                schema=self._iceberg if changed else None,
+                properties={**bronze_properties(self._pipeline, self._schema), MARKER: marker},
+                summary={MARKER: lanes},
+            )
+        )
+
+    def abort(self) -> None:
+        """Delete every file that no commit was tried with. Only once the encoder is closed."""
+        for writer in self._uncommitted.values():
+            writer.abort()
+        self._uncommitted.clear()
+
+    def _refit(self, schema: TableSchema, arrow: pa.Schema) -> None:
+        for segment in (self._bounded, self._open):
+            segment.spill(self._fit.file)
+            segment.cut()
+        self._schema = schema
+        self._fit = self._fitted(arrow)
+        self._columns = len(arrow)
+
+    def _fitted(self, arrow: pa.Schema) -> Fit:
+        metadata = self.lake.metadata
+        try:
+            fitted = fit(
+                self._iceberg,
+                arrow,
+                last_column_id=max(metadata.last_column_id, self._iceberg.highest_field_id),
+                schema_id=max(one.schema_id for one in metadata.schemas) + 1,
+                version=self._schema.version,
+            )
+        except SinkRefused as error:
+            raise SinkRefused(f"Table {self._schema.table}: {error}") from error
+        self._iceberg = fitted.schema
+        return fitted
+
+    def _open_file(self, schema: pa.Schema) -> DataFileWriter:
+        writer = DataFileWriter(self.lake.storage, self.lake.new_data_location(), schema, self._settings)
+        self._uncommitted[writer.location] = writer
+        return writer
