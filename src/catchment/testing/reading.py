@@ -103,7 +103,7 @@ class Reading:
         self.changes.extend(changes)
 
     def _check_order(self, change: Change) -> None:
-        if change.chunk is None:
+        if change.chunk is None and change.table is not None:
             last = self._last.get((change.lane, change.table), b"")
             assert change.position > last, (
                 f"lane {change.lane}, {change.table}: position {change.position.hex()} came after {last.hex()}"
@@ -122,9 +122,9 @@ class Reading:
         for (lane, table), last in self._last.items():
             assert progress.covers(Progress({lane: last})), f"{progress} does not cover {last.hex()} of {table}"
         if not idle:
-            for table, names in self._pending_chunks.items():
-                handled = Progress({}, {table: frozenset(names)})
-                assert progress.covers(handled), f"{progress} does not cover chunks {names} of {table}"
+            for snapshot, names in self._pending_chunks.items():
+                handled = Progress({}, {snapshot: frozenset(names)})
+                assert progress.covers(handled), f"{progress} does not cover chunks {names} of {snapshot}"
             self._pending_chunks.clear()
         count = len(self.changes)
         boundary = self.boundaries[-1] if self.boundaries else None
