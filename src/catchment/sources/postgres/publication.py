@@ -36,14 +36,30 @@ class SourceTable:
     rows_estimate: int
 
 
+# When the server lets UPDATE and DELETE of a published table pass (CheckCmdReplicaIdentity): the identity's index
+# must not be deferrable; every partition needs an identity of its own, and the next partition has one only if
+# it comes with the table's primary key; since version 18 no generated column may be part of the identity.
 _TABLES = """
+WITH generated AS (
+  SELECT attrelid, attnum FROM pg_attribute
+  WHERE attgenerated <> '' AND current_setting('server_version_num')::int >= 180000)
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind = 'p', c.relreplident::text,
        coalesce(array(SELECT a.attname::text FROM pg_index i JOIN unnest(i.indkey) WITH ORDINALITY k(attnum, at) ON true
                       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
                       WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.at), '{}'),
-       CASE c.relreplident WHEN 'f' THEN true WHEN 'n' THEN false
-            WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
-            ELSE EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) END,
+       (c.relkind = 'r'
+          OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate))
+         AND NOT EXISTS (
+           SELECT FROM (SELECT c.oid UNION SELECT relid::oid FROM pg_partition_tree(c.oid) WHERE isleaf) leaf (oid)
+           JOIN pg_class p ON p.oid = leaf.oid
+           WHERE NOT CASE p.relreplident WHEN 'n' THEN false
+             WHEN 'f' THEN NOT EXISTS (SELECT FROM generated g WHERE g.attrelid = p.oid)
+             ELSE EXISTS (
+               SELECT FROM pg_index i
+               WHERE i.indrelid = p.oid AND i.indimmediate AND i.indisvalid
+                 AND CASE p.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END
+                 AND NOT EXISTS (SELECT FROM generated g WHERE g.attrelid = p.oid AND g.attnum = ANY(i.indkey::int2[])))
+             END),
        c.reltoastrelid <> 0 OR c.relkind = 'p', greatest(c.reltuples, 0)::int8
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
