@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import psycopg
 
@@ -63,6 +64,14 @@ end $$
 """
 
 
+class Connects(Protocol):
+    """Something that can be connected to."""
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection in autocommit mode."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """Changes that wait in the WAL. end_lsn: where the last one's commit ends; rows: in the table now."""
@@ -72,7 +81,7 @@ class Backlog:
     end_lsn: str
 
 
-def create(connection: psycopg.Connection) -> None:
+def create(connection: psycopg.Connection[Any]) -> None:
     """Make the table, empty, and a publication for it."""
     connection.execute("drop table if exists orders")
     connection.execute(CREATE)
@@ -81,7 +90,7 @@ def create(connection: psycopg.Connection) -> None:
     connection.execute("create publication orders for table orders")
 
 
-def large_transactions(connection: psycopg.Connection, changes: int, per_transaction: int) -> Backlog:
+def large_transactions(connection: psycopg.Connection[Any], changes: int, per_transaction: int) -> Backlog:
     """Transactions of two thirds inserts and one third updates of the rows just inserted."""
     transactions = max(1, changes // per_transaction)
     inserts = per_transaction * 2 // 3
@@ -94,7 +103,7 @@ def large_transactions(connection: psycopg.Connection, changes: int, per_transac
     return _backlog(connection, transactions * per_transaction)
 
 
-def one_row_transactions(connect: Callable[[], psycopg.Connection], changes: int, writers: int = 2) -> Backlog:
+def one_row_transactions(connect: Callable[[], psycopg.Connection[Any]], changes: int, writers: int = 2) -> Backlog:
     """One change a transaction, by several connections at once that do not wait for the disk."""
     share = changes // writers
 
@@ -112,19 +121,33 @@ def one_row_transactions(connect: Callable[[], psycopg.Connection], changes: int
         return _backlog(connection, share * writers)
 
 
-def one_transaction(connection: psycopg.Connection, rows: int) -> Backlog:
+def one_transaction(connection: psycopg.Connection[Any], rows: int) -> Backlog:
     """All rows in one transaction."""
     _insert(connection, 1, rows)
     return _backlog(connection, rows)
 
 
-def _insert(connection: psycopg.Connection, first: int, rows: int) -> None:
+def warm_up(connection: psycopg.Connection[Any]) -> None:
+    """One row, so that there is something to wait for."""
+    _insert(connection, 0, 1)
+
+
+def small_transaction(connection: psycopg.Connection[Any], number: int, changes: int) -> None:
+    """The `number`th small transaction: two thirds inserts, the others updates of its own rows."""
+    updates = changes // 3
+    first = 1 + number * (changes - updates)
+    with connection.transaction():
+        _insert(connection, first, changes - updates)
+        connection.execute(f"{_UPDATE} order_id >= {first} and order_id < {first + updates}")
+
+
+def _insert(connection: psycopg.Connection[Any], first: int, rows: int) -> None:
     connection.execute(
         f"insert into orders select {_ROW} from generate_series({first}::bigint, {first + rows - 1}) as g"
     )
 
 
-def _backlog(connection: psycopg.Connection, changes: int) -> Backlog:
+def _backlog(connection: psycopg.Connection[Any], changes: int) -> Backlog:
     """Note where the backlog ends, then write one change more: readers stop at it without waiting.
 
     A decoder says nothing of where it is until the next transaction or keepalive; the extra change makes
@@ -138,7 +161,7 @@ def _backlog(connection: psycopg.Connection, changes: int) -> Backlog:
     return Backlog(changes, int(counted), end)
 
 
-def _one(connection: psycopg.Connection, query: str) -> str:
+def _one(connection: psycopg.Connection[Any], query: str) -> str:
     row = connection.execute(query).fetchone()
     assert row is not None
     return str(row[0])

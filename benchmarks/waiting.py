@@ -1,0 +1,88 @@
+"""A backlog, and pipelines that stopped just before it: what catch-up and live are measured on."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from benchmarks.orders import Backlog
+from benchmarks.process import Cost
+from benchmarks.server import Database, database
+from benchmarks.subject import Subject, subject
+from catchment.demo.postgres import EmbeddedPostgres
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Changes that wait for each of these pipelines. startup_seconds: a run that finds nothing waiting."""
+
+    base: Database
+    backlog: Backlog
+    subjects: Sequence[Subject]
+    startup_seconds: float
+
+
+@contextmanager
+def waiting(
+    server: EmbeddedPostgres,
+    name: str,
+    pipelines: Mapping[str, Mapping[str, object]],
+    write: Callable[[Database], Backlog],
+) -> Iterator[Waiting]:
+    """Start each pipeline (name → source options) on the empty table, stop it, then write the backlog."""
+    with database(server, name) as base:
+        subjects = [subject(base, pipeline, options) for pipeline, options in pipelines.items()]
+        for one in subjects:
+            one.run_until_caught_up()
+        startup = statistics.median(one.run_until_caught_up().seconds for one in subjects)
+        yield Waiting(base, write(base), subjects, startup)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Medians over all repetitions. ratio: of the speeds, start-up taken off; above 1 Catchment is faster."""
+
+    ratio: float
+    changes_per_second: float
+    baseline_per_second: float
+    with_startup_per_second: float
+    startup_seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+    def beside(self, baseline: str) -> dict[str, float]:
+        """What the ratio is made of."""
+        return {
+            "Catchment/s": self.changes_per_second,
+            f"{baseline}/s": self.baseline_per_second,
+            "with start-up/s": self.with_startup_per_second,
+            "start-up s": self.startup_seconds,
+            "CPU s": self.cpu_seconds,
+        }
+
+
+def compare(work: Waiting, baseline: Callable[[Database, str, str], float]) -> Compared:
+    """Baseline and Catchment in turns over the same backlog, so that both meet the same neighbours."""
+    backlog, base = work.backlog, work.base
+    # The first reading brings the WAL into the file cache; it does not count.
+    baseline(base, work.subjects[-1].slot, backlog.end_lsn)
+    costs: list[Cost] = []
+    theirs: list[float] = []
+    for one in work.subjects:
+        theirs.append(baseline(base, one.slot, backlog.end_lsn))
+        costs.append(one.run_until_caught_up())
+        one.must_hold(backlog.changes + 1)
+    ours = statistics.median(cost.seconds for cost in costs)
+    net = max(ours - work.startup_seconds, 1e-3)
+    their = statistics.median(theirs)
+    return Compared(
+        ratio=their / net,
+        changes_per_second=backlog.changes / net,
+        baseline_per_second=backlog.changes / their,
+        with_startup_per_second=backlog.changes / ours,
+        startup_seconds=work.startup_seconds,
+        cpu_seconds=statistics.median(cost.cpu_seconds for cost in costs),
+        peak_bytes=max(cost.peak_bytes for cost in costs),
+    )
