@@ -1,0 +1,1 @@
+"""How one change looks on a wire."""

@@ -1,0 +1,24 @@
+"""What a files sink has completed, for whoever reads the directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from catchment.sinks.files.ranges import Range, read_range
+from catchment.sinks.files.store import LocalStore
+
+
+def complete_ranges(directory: Path, after: int = 0) -> Iterator[Range]:
+    """The complete ranges of a directory, from number `after` + 1 on, in order.
+
+    Remember the last one's number and come again for what is new:
+
+    >>> for one in complete_ranges(Path("out"), after=last_number):
+    ...     for data in one.objects:
+    ...         print(data.table, Path("out") / data.path, data.rows)
+    """
+    store = LocalStore(directory)
+    while (one := read_range(store, after + 1)) is not None:
+        yield one
+        after = one.number

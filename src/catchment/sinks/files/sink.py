@@ -1,0 +1,123 @@
+"""The files sink: ranges of changes as objects in a store, each change exactly once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from catchment import failpoint
+from catchment.change import ChangeBatch
+from catchment.progress import Progress
+from catchment.schema import TableSchema
+from catchment.sinks.files.objects import Encoder, NdjsonObjects, ParquetObjects, plan
+from catchment.sinks.files.ranges import RangeLog
+from catchment.sinks.files.staging import Staging
+from catchment.sinks.files.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What an open sink has. again: rows of the range that has to be cut again; following: those beyond it."""
+
+    log: RangeLog
+    encoder: Encoder
+    again: Staging
+    following: Staging
+
+
+class FilesSink:
+    """Cuts what it is given into ranges at boundaries, and writes each under names said beforehand.
+
+    After a crash in the middle of a range the same range is cut again: rows at or below its end are kept
+    apart from those beyond it, and until a boundary covers its end `flush` returns what was held before.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        pipeline: str,
+        format: Literal["ndjson", "parquet"] = "ndjson",
+        compression: str = "none",
+        file_rows: int = 1_000_000,
+        buffer_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._format = format
+        self._compression = compression
+        self._file_rows = file_rows
+        self._buffer_bytes = buffer_bytes
+        self._run: _Run | None = None
+        self._boundary: Progress | None = None
+
+    def open(self) -> Progress | None:
+        self._store.hold()
+        log = RangeLog.open(self._store, self._pipeline)
+        again, following = (Staging(self._store.scratch, self._buffer_bytes) for _ in range(2))
+        self._run = _Run(log, self._new_encoder(), again, following)
+        return log.progress
+
+    def schema_change(self, schema: TableSchema) -> None:
+        """Nothing to do: every object has a schema of its own."""
+
+    def write(self, batch: ChangeBatch) -> None:
+        run = self._opened()
+        begun = run.log.begun
+        beyond = batch if begun is None else batch.after(begun.end)
+        within = len(batch) - (0 if beyond is None else len(beyond))
+        # Positions only grow within a batch, so that what is beyond is its tail.
+        if within:
+            run.again.write(batch.schema, batch.records.slice(0, within))
+        if within < len(batch):
+            run.following.write(batch.schema, batch.records.slice(within))
+
+    def advance(self, progress: Progress) -> None:
+        self._boundary = progress
+        self._opened().following.advance()
+
+    def flush(self) -> Progress | None:
+        run = self._opened()
+        log = run.log
+        if self._boundary is None:
+            return log.progress
+        if log.begun is not None:
+            if not self._boundary.covers(log.begun.end):
+                return log.progress
+            run.again.advance()
+            self._cut(run, run.again, log.begun.end)
+        end = self._boundary if log.progress is None else log.progress.join(self._boundary)
+        if run.following.bounded():
+            self._cut(run, run.following, end)
+        elif log.progress is None or not log.progress.covers(end):
+            log.move_on(end)
+        return log.progress
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.encoder.close()
+            self._run = None
+        self._store.release()
+
+    def _new_encoder(self) -> Encoder:
+        if self._format == "ndjson":
+            return NdjsonObjects(self._compression)
+        return ParquetObjects(self._compression)
+
+    def _opened(self) -> _Run:
+        if self._run is None:
+            raise RuntimeError("The files sink is used before open() or after close().")
+        return self._run
+
+    def _cut(self, run: _Run, staging: Staging, end: Progress) -> None:
+        """Write what is staged before the last boundary as the range up to `end`."""
+        objects = plan(staging.bounded(), run.log.next_number(), run.encoder.ending, self._file_rows)
+        intent = run.log.begin(end, [one.path for one in objects])
+        for one in objects:
+            with self._store.create(one.path) as file:
+                run.encoder.write(one, file)
+            failpoint.reach("data_file_written")
+        failpoint.reach("before_commit")
+        run.log.finish(intent, [one.done() for one in objects])
+        failpoint.reach("after_commit")
+        staging.drop_bounded()
