@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.types import IcebergType
 
-    from catchment.lakehouse.moment import LakeTable
+    from catchment.lakehouse.moment import TableSnapshot
 
 
 class Unreadable(Exception):
     """A table that DuckDB cannot be shown faithfully; the message says why and what reads it."""
 
 
-def relation(table: LakeTable) -> str:
+def relation(table: TableSnapshot) -> str:
     """A SELECT of all rows of the table. Raises `Unreadable` rather than show wrong rows."""
     _refuse(table)
     columns = ", ".join(identifier(field.name) for field in table.schema.fields)
@@ -72,7 +72,7 @@ _PRIMITIVES = {
 }
 
 
-def _refuse(table: LakeTable) -> None:
+def _refuse(table: TableSnapshot) -> None:
     if not table.readable:
         raise Unreadable(f"{table} has delete files, which these views do not read; read it with PyIceberg")
     remote = next((file for file in table.files if not file.startswith("/")), None)
@@ -102,7 +102,7 @@ def _schema_map(schema: Schema) -> str:
     return f"MAP {{{', '.join(entries)}}}"
 
 
-def _template(table: LakeTable) -> str | None:
+def _template(table: TableSnapshot) -> str | None:
     """A file with exactly the table's columns, to be read first: DuckDB takes the columns from there.
 
     DuckDB then reads single columns of `after` out of all files. Its `schema` parameter is right too but

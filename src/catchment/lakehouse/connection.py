@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from catchment.errors import ConfigError
 from catchment.lakehouse import bronze, current
 from catchment.lakehouse.bronze import Unreadable
-from catchment.lakehouse.moment import LakeReader, LakeTable
+from catchment.lakehouse.moment import LakeReader, TableSnapshot
 from catchment.lakehouse.sql import identifier, literal, literals
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def open_duckdb(threads: int | None = None, memory_limit: str | None = None) -> 
     return connection
 
 
-def show(connection: DuckDBPyConnection, tables: Iterable[LakeTable]) -> None:
+def show(connection: DuckDBPyConnection, tables: Iterable[TableSnapshot]) -> None:
     """Make or replace the views of these tables: the table's own, and `current.<table>` of a bronze one.
 
     What cannot be shown faithfully becomes a view that raises the reason when it is queried.
@@ -125,7 +125,9 @@ def refuse_writes(sql: str) -> None:
 _EXPLAINED_COPY = re.compile(r"\s*explain\s+(\([^)]*\)\s*|analyze\s+)*copy\b", re.IGNORECASE)
 
 
-def _view(connection: DuckDBPyConnection, schema: str, table: LakeTable, relation: Callable[[LakeTable], str]) -> None:
+def _view(
+    connection: DuckDBPyConnection, schema: str, table: TableSnapshot, relation: Callable[[TableSnapshot], str]
+) -> None:
     import duckdb
 
     name = f"{identifier(schema)}.{identifier(table.name)}"

@@ -15,13 +15,13 @@ from catchment.lakehouse.sql import identifier
 if TYPE_CHECKING:
     from pyiceberg.types import StructType
 
-    from catchment.lakehouse.moment import LakeTable
+    from catchment.lakehouse.moment import TableSnapshot
 
 KEY_PROPERTY = "catchment.key"
 """The table property that lists the key's columns, as JSON."""
 
 
-def relation(table: LakeTable) -> str:
+def relation(table: TableSnapshot) -> str:
     """A SELECT of the current rows of a bronze table, which must be in view as `bronze.<table>`.
 
     Raises `Unreadable` for a table without a key: it has changes but no current rows.
@@ -36,7 +36,7 @@ def relation(table: LakeTable) -> str:
     return Replay(changes, key, tuple(types), as_text=uncertain).sql()
 
 
-def _row_type(table: LakeTable) -> StructType:
+def _row_type(table: TableSnapshot) -> StructType:
     from pyiceberg.types import StructType
 
     after = next((field.field_type for field in table.schema.fields if field.name == "after"), None)

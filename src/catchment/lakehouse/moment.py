@@ -28,7 +28,7 @@ _MANIFESTS_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class LakeTable:
+class TableSnapshot:
     """One table at one snapshot.
 
     files: paths of the data files, oldest first. version: the metadata file this was read from; equal
@@ -58,10 +58,10 @@ class LakeReader:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._tables: dict[tuple[str, str], LakeTable] = {}
+        self._tables: dict[tuple[str, str], TableSnapshot] = {}
         self._manifests: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
-    def tables(self, layers: Iterable[str] = LAYERS) -> list[LakeTable]:
+    def tables(self, layers: Iterable[str] = LAYERS) -> list[TableSnapshot]:
         """Every table of these layers as it is now, in the order of their names.
 
         A writer that expires old snapshots may take files away between two reads: it is then read again.
@@ -83,8 +83,8 @@ class LakeReader:
         """(layer, table) → metadata file, without reading any: equal answers mean that nothing changed."""
         return {at: version for at, (version, _) in self._locations(tuple(layers)).items()}
 
-    def _read(self, layers: tuple[str, ...]) -> list[LakeTable]:
-        found: dict[tuple[str, str], LakeTable] = {}
+    def _read(self, layers: tuple[str, ...]) -> list[TableSnapshot]:
+        found: dict[tuple[str, str], TableSnapshot] = {}
         for at, (version, metadata) in sorted(self._locations(layers).items()):
             known = self._tables.get(at)
             if known is None or known.version != version:
@@ -100,7 +100,7 @@ class LakeReader:
             return _sql_locations(self._catalog, layers)
         return _locations(self._catalog, layers)
 
-    def _load(self, at: tuple[str, str], version: str, metadata: TableMetadata | None) -> LakeTable:
+    def _load(self, at: tuple[str, str], version: str, metadata: TableMetadata | None) -> TableSnapshot:
         from pyiceberg.io import load_file_io
         from pyiceberg.serializers import FromInputFile
 
@@ -111,7 +111,7 @@ class LakeReader:
         manifests = snapshot.manifests(io) if snapshot else []
         files, readable = self._files(manifests, io)
         layer, name = at
-        return LakeTable(
+        return TableSnapshot(
             layer=layer,
             name=name,
             version=version,
