@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -84,6 +84,12 @@ def database_18(postgres_18: EmbeddedPostgres) -> Iterator[str]:
     yield from _database(postgres_18)
 
 
+@pytest.fixture(scope="session")
+def drop_database() -> Callable[[str, str], None]:
+    """Drops a database, given the server's DSN and its name, with its slots."""
+    return _drop_database
+
+
 def _database(server: EmbeddedPostgres) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server.dsn, autocommit=True) as connection:
@@ -92,10 +98,10 @@ def _database(server: EmbeddedPostgres) -> Iterator[str]:
         yield server.dsn_of(name)
     finally:
         server.start()  # the test may have killed it
-        drop_database(server.dsn, name)
+        _drop_database(server.dsn, name)
 
 
-def drop_database(dsn: str, name: str) -> None:
+def _drop_database(dsn: str, name: str) -> None:
     """Drop a database and its replication slots, whoever still uses them."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         slots = connection.execute(

@@ -130,6 +130,26 @@ def test_ends_with_a_process_that_was_killed(directory: Path) -> None:
     until(lambda: not server.running)
 
 
+def test_a_server_whose_process_was_killed_is_replaced_not_relied_on(directory: Path) -> None:
+    script = (
+        "import sys, time; from catchment.demo.postgres import EmbeddedPostgres;"
+        "server = EmbeddedPostgres(sys.argv[1]).start(); print(server.pid, flush=True); time.sleep(600)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script, str(directory / "server")], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    with owner.stdout:
+        first = int(owner.stdout.readline())
+        owner.send_signal(signal.SIGKILL)
+        owner.wait(30)
+    with EmbeddedPostgres(directory / "server") as server:
+        assert server.pid != first
+        with psycopg.connect(server.dsn) as connection:
+            connection.execute("SELECT pg_sleep(0.5)")
+        assert server.running
+
+
 def test_stays_when_asked_to_be_kept(directory: Path) -> None:
     script = (
         "import sys; from catchment.demo.postgres import EmbeddedPostgres;"
@@ -186,6 +206,41 @@ def test_runs_programs_from_a_directory_only_root_may_enter(directory: Path) -> 
             assert ask(server.dsn, "SELECT 1") == "1"
     finally:
         shutil.rmtree(copied.parent.parent.parent)
+
+
+def test_a_path_too_long_for_a_socket_has_its_socket_elsewhere(directory: Path) -> None:
+    deep = directory / ("long" * 20) / ("longer" * 10)
+    deep.mkdir(parents=True)
+    with EmbeddedPostgres(deep / "server", settings=NOT_DURABLE) as server:
+        assert deep not in server.socket_directory.parents
+        assert ask(server.unix_dsn, "SELECT 1") == "1"
+        sockets = server.socket_directory
+    sockets.rmdir()
+
+
+def test_a_database_is_dropped_with_a_slot_that_is_in_use(
+    postgres: EmbeddedPostgres, drop_database: Callable[[str, str], None]
+) -> None:
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE held")
+    dsn = postgres.dsn_of("held")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_create_logical_replication_slot('held', 'pgoutput')")
+    reader = subprocess.Popen(
+        [
+            *(str(postgres.bin_dir / "pg_recvlogical"), "-d", dsn, "-S", "held", "--start", "-f", "-"),
+            *("-o", "proto_version=1", "-o", "publication_names=none"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: ask(postgres.dsn, "SELECT active FROM pg_replication_slots WHERE slot_name = 'held'") == "True")
+        drop_database(postgres.dsn, "held")
+    finally:
+        reader.kill()
+        reader.wait()
+    assert ask(postgres.dsn, "SELECT count(*) FROM pg_database WHERE datname = 'held'") == "0"
 
 
 def test_a_missing_server_is_one_clear_sentence() -> None:

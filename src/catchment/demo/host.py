@@ -7,7 +7,6 @@ import random
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from catchment.errors import ConfigError, SourceUnavailable
@@ -39,18 +38,24 @@ def runs_in(pid: int, data: Path) -> bool:
         return False
 
 
-def wait_for_the_end(pids: Sequence[int]) -> None:
-    """Wait until none of these processes lives. Where nobody collects the dead they stay as zombies."""
+def is_alive(pid: int) -> bool:
+    """Does this process live?"""
     import psutil
 
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for_the_end(pids: Sequence[int]) -> None:
+    """Wait until none of these processes lives. Where nobody collects the dead they stay as zombies."""
     deadline = time.monotonic() + END_SECONDS
     for pid in pids:
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                if time.monotonic() > deadline:
-                    raise SourceUnavailable(f"Process {pid} of PostgreSQL does not end after SIGKILL.")
-                time.sleep(0.01)
+        while is_alive(pid):
+            if time.monotonic() > deadline:
+                raise SourceUnavailable(f"Process {pid} of PostgreSQL does not end after SIGKILL.")
+            time.sleep(0.01)
 
 
 def is_free(port: int) -> bool:

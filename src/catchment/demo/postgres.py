@@ -1,21 +1,11 @@
 """A PostgreSQL server of our own, in a directory, ready for capture: no Docker, as root or not.
 
-::
-
-    directory/          what the caller names
-      port              chosen once, so that the DSN stays the same
-      data/             the cluster; a link to /var/tmp when the server's account cannot enter `directory`
-      log               what the server says
-      .s.PGSQL.<port>   the Unix socket; elsewhere when the path is too long for one
-
-It listens on 127.0.0.1 and on the Unix socket and trusts whoever connects: for demos and tests only.
+It listens on 127.0.0.1 and on a Unix socket and trusts whoever connects: for demos and tests only.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -28,13 +18,13 @@ from typing import Self
 from urllib.parse import quote
 
 from catchment.demo.account import Account, server_account
-from catchment.demo.binaries import find_binaries, reachable_binaries, server_version, spare_directory
-from catchment.demo.host import HOST, environment, free_port, is_free, runs_in, wait_for_the_end
+from catchment.demo.binaries import find_binaries, reachable_binaries, server_version
+from catchment.demo.cluster import Cluster
+from catchment.demo.host import HOST, environment, free_port, is_alive, is_free, wait_for_the_end
 from catchment.errors import ConfigError, SourceUnavailable
 
 SUPERUSER = "postgres"
-LONGEST_SOCKET_PATH = 100
-START_SECONDS = 60
+PATIENCE_SECONDS = 60
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": HOST,
@@ -76,8 +66,9 @@ class EmbeddedPostgres:
         self._asked_port = port
         self._settings = {**SETTINGS, **(settings or {})}
         self._found = bin_dir or find_binaries(version)
-        self._account: Account = server_account()
         self._bin = self._found
+        self._account: Account = server_account()
+        self._cluster = Cluster(self.directory, self._account)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._ours = False
         self.moved_from: int | None = None
@@ -88,10 +79,10 @@ class EmbeddedPostgres:
     @property
     def port(self) -> int:
         """The port it listens on. Raises `ConfigError` before the first start."""
-        try:
-            return int((self.directory / "port").read_text())
-        except (FileNotFoundError, ValueError):
-            raise ConfigError(f"No PostgreSQL was ever started in {self.directory}; start it first.") from None
+        port = self._cluster.port
+        if port is None:
+            raise ConfigError(f"No PostgreSQL was ever started in {self.directory}; start it first.")
+        return port
 
     @property
     def version(self) -> str:
@@ -106,16 +97,17 @@ class EmbeddedPostgres:
     @property
     def socket_directory(self) -> Path:
         """Where its Unix socket is."""
-        home = self._home()
-        if len(str(home / ".s.PGSQL.65535")) <= LONGEST_SOCKET_PATH:
-            return home
-        name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-        return spare_directory() / f"catchment-socket-{name}"
+        return self._cluster.sockets
 
     @property
     def log(self) -> Path:
         """What the server wrote about itself."""
-        return self._home() / "log"
+        return self._cluster.log
+
+    @property
+    def data(self) -> Path:
+        """The cluster's data directory."""
+        return self._cluster.data
 
     @property
     def dsn(self) -> str:
@@ -139,21 +131,12 @@ class EmbeddedPostgres:
     @property
     def pid(self) -> int | None:
         """The server's process, when it runs."""
-        try:
-            pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        except (FileNotFoundError, IndexError, ValueError):
-            return None
-        return pid if runs_in(pid, self.data) else None
+        return self._cluster.pid
 
     @property
     def running(self) -> bool:
         """Does it run, whoever started it?"""
         return self.pid is not None
-
-    @property
-    def data(self) -> Path:
-        """The cluster's own directory."""
-        return self._home() / "data"
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -174,15 +157,17 @@ class EmbeddedPostgres:
         keep: let it run on when this process ends. Raises `ConfigError` when it cannot start.
         """
         self._bin = reachable_binaries(self._found, self._account)
-        self._make_home()
+        self._cluster.make()
         if self._adopted():
             return self
-        if not (self.data / "PG_VERSION").exists():
+        self._release_keeper()  # of a server that died by itself
+        if self._cluster.version is None:
             self._initialise()
         self._check_version()
-        self._remove_locks()
+        self._cluster.remove_locks()
         self._start_on_a_port()
         self._ours = True
+        self._cluster.owner = None if keep else os.getpid()
         if not keep:
             self._keeper = self._start_keeper()
         return self
@@ -190,7 +175,7 @@ class EmbeddedPostgres:
     def stop(self, mode: str = "fast") -> None:
         """Stop it, if we started it, and wait until it is gone. mode: smart, fast or immediate."""
         if self._ours and self.running:
-            self._control("stop", "-m", mode, "-w", "-t", str(START_SECONDS))
+            self._control("stop", "-m", mode, "-w", "-t", str(PATIENCE_SECONDS))
         self._ours = False
         self._release_keeper()
 
@@ -221,42 +206,26 @@ class EmbeddedPostgres:
         wait_for_the_end([process.pid for process in processes])
         self._release_keeper()
 
-    # -- the directory -----------------------------------------------------------------------------
+    # -- starting ----------------------------------------------------------------------------------
 
-    def _home(self) -> Path:
-        link = self.directory / "data"
-        return link.resolve().parent if link.is_symlink() else self.directory
-
-    def _make_home(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        link = self.directory / "data"
-        if link.is_symlink() and not link.resolve().parent.exists():
-            raise ConfigError(
-                f"{link} points to {link.resolve()}, which is gone. The database in it is lost: remove "
-                f"{self.directory} and what was captured from it, and start again."
-            )
-        if not link.exists() and not link.is_symlink():
-            if not any(self.directory.iterdir()):
-                self._account.own(self.directory)
-            if not self._account.can("w", self.directory):
-                self._move_out()
-            self.data.mkdir(mode=0o700, exist_ok=True)
-        for path in (self._home(), self.data):
-            self._account.own(path)
-        sockets = self.socket_directory
-        if sockets != self._home():
-            sockets.mkdir(mode=0o755, exist_ok=True)
-            self._account.own(sockets)
-
-    def _move_out(self) -> None:
-        """Put the cluster where the borrowed account can reach it, and leave a link to it here."""
-        if not self._account.borrowed:
-            raise ConfigError(f"PostgreSQL cannot write to {self.directory}; choose another directory.")
-        _remove_orphans(spare_directory())
-        home = Path(tempfile.mkdtemp(prefix="catchment-cluster-", dir=spare_directory()))
-        home.chmod(0o755)
-        (home / "belongs_to").write_text(f"{self.directory}\n")
-        (self.directory / "data").symlink_to(home / "data")
+    def _adopted(self) -> bool:
+        """Does a server run here already? One that is starting or stopping is waited for."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.running:
+            if self._cluster.owner is not None and not is_alive(self._cluster.owner):
+                # Its process was killed, and it is about to be stopped for that: not one to rely on.
+                with suppress(ConfigError):
+                    self._control("stop", "-m", "fast", "-w", "-t", str(PATIENCE_SECONDS))
+            elif (port := self._cluster.ready_on) is not None:
+                self._cluster.port = port
+                return True
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"A PostgreSQL has been starting or stopping in {self.directory} for {PATIENCE_SECONDS} "
+                    f"seconds; see {self.log}."
+                )
+            time.sleep(0.05)
+        return False
 
     def _initialise(self) -> None:
         self._run(
@@ -268,44 +237,15 @@ class EmbeddedPostgres:
             config.write("include_if_exists = 'catchment.conf'\n")
 
     def _check_version(self) -> None:
-        cluster = (self.data / "PG_VERSION").read_text().strip()
         server = self.version.split(".", maxsplit=1)[0]
-        if cluster != server:
+        if self._cluster.version != server:
             raise ConfigError(
-                f"The cluster in {self.directory} is PostgreSQL {cluster}, the server is {server}. Start "
-                "it with that version, or choose another directory."
+                f"The cluster in {self.directory} is PostgreSQL {self._cluster.version}, the server is {server}. "
+                "Start it with that version, or choose another directory."
             )
 
-    # -- starting ----------------------------------------------------------------------------------
-
-    def _adopted(self) -> bool:
-        """Does a server run here already? One that is starting or stopping is waited for."""
-        deadline = time.monotonic() + START_SECONDS
-        lines: list[str] = []
-        while self.running:
-            with suppress(FileNotFoundError):
-                lines = (self.data / "postmaster.pid").read_text().splitlines()
-            if len(lines) >= 8 and lines[7].strip() == "ready":
-                (self.directory / "port").write_text(f"{int(lines[3])}\n")
-                return True
-            if time.monotonic() > deadline:
-                raise ConfigError(
-                    f"A PostgreSQL has been starting or stopping in {self.directory} for {START_SECONDS} "
-                    f"seconds; see {self.log}."
-                )
-            time.sleep(0.05)
-        return False
-
-    def _remove_locks(self) -> None:
-        """Remove the locks of a server that is dead: PostgreSQL itself believes any living process number."""
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
-        for path in self.socket_directory.glob(".s.PGSQL.*"):
-            path.unlink(missing_ok=True)
-
     def _start_on_a_port(self) -> None:
-        remembered = None
-        with suppress(ConfigError):
-            remembered = self.port
+        remembered = self._cluster.port
         wanted = self._asked_port or remembered
         for _ in range(5):
             port = wanted if wanted is not None and is_free(wanted) else None
@@ -319,43 +259,22 @@ class EmbeddedPostgres:
                 self.moved_from = remembered if remembered not in (None, port) else None
                 return
             wanted = None
-        raise ConfigError(f"PostgreSQL did not start in {self.directory}: {self._last_words()}")
+        raise ConfigError(f"PostgreSQL did not start in {self.directory}: {self._cluster.last_words()}")
 
     def _started(self, port: int) -> bool:
         """Start on this port; False when another program was quicker to take it."""
-        (self.directory / "port").write_text(f"{port}\n")
-        self._write_settings(port)
-        log_size = self.log.stat().st_size if self.log.exists() else 0
+        self._cluster.port = port
+        sockets = {"port": str(port), "unix_socket_directories": str(self.socket_directory)}
+        self._cluster.write_settings({**self._settings, **sockets})
+        written = self.log.stat().st_size if self.log.exists() else 0
         try:
-            self._control("start", "-w", "-t", str(START_SECONDS), "-l", str(self.log))
+            self._control("start", "-w", "-t", str(PATIENCE_SECONDS), "-l", str(self.log))
         except ConfigError:
-            with self.log.open(errors="replace") as log:
-                log.seek(log_size)
-                if "Address already in use" in log.read():
-                    return False
-            raise ConfigError(
-                f"PostgreSQL did not start in {self.directory}: {self._last_words()} See {self.log}."
-            ) from None
+            words = self._cluster.last_words(written)
+            if "already in use" in words:
+                return False
+            raise ConfigError(f"PostgreSQL did not start in {self.directory}: {words} See {self.log}.") from None
         return True
-
-    def _write_settings(self, port: int) -> None:
-        settings = {
-            **self._settings,
-            "port": str(port),
-            "unix_socket_directories": str(self.socket_directory),
-        }
-        lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in settings.items()]
-        path = self.data / "catchment.conf"
-        path.write_text("".join(lines))
-        self._account.own(path)
-
-    def _last_words(self) -> str:
-        try:
-            lines = self.log.read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            return "it wrote no log."
-        telling = [line for line in lines if "FATAL" in line or "HINT" in line or "PANIC" in line] or lines
-        return " / ".join(telling[-2:])
 
     # -- programs ----------------------------------------------------------------------------------
 
@@ -408,21 +327,6 @@ class EmbeddedPostgres:
             keeper.stdin.write(b"released\n")
             keeper.stdin.close()
         try:
-            keeper.wait(START_SECONDS)
+            keeper.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             raise SourceUnavailable(f"The keeper of the server in {self.directory} does not end.") from None
-
-
-def _remove_orphans(spare: Path) -> None:
-    """Remove clusters that were moved out of directories which do not point to them any more."""
-    for note in spare.glob("catchment-cluster-*/belongs_to"):
-        home = note.parent
-        with suppress(OSError):
-            if home.stat().st_uid not in (os.geteuid(), server_account().uid):
-                continue
-            link = Path(note.read_text().strip()) / "data"
-            if link.is_symlink() and link.readlink() == home / "data":
-                continue
-            if (home / "data" / "postmaster.pid").exists():
-                continue
-            shutil.rmtree(home)
