@@ -29,6 +29,7 @@ from catchment.lakehouse.config import LakehouseConfig
 
 if TYPE_CHECKING:
     from catchment.pipeline import Pipeline, SinkPlan
+    from catchment.sinks.counting import Counts
     from catchment.sources.base import Source
     from catchment.telemetry import Reporter
     from catchment.transforms.base import Chain
@@ -129,22 +130,45 @@ class PipelineConfig(ComponentConfig):
         return cast("list[registry.SinkConfig]", list(self.sinks))
 
     def build(self, reporters: Sequence[Reporter] = (), *, resnapshot: bool = False) -> Pipeline:
-        """A pipeline that is ready to run, its reports kept in `ops.metrics`.
+        """A pipeline that is ready to run; beside it, reports are kept in `ops.metrics` and gold is refreshed.
 
-        resnapshot: the first start makes the slot anew and reads every table again.
+        resnapshot: begin anew with a new slot, and read every table again. Raises ConfigError for gold models
+        that are wrong.
         """
-        from catchment.lakehouse.ops import OpsReporter, OpsStore
+        from catchment.beside import GoldBeside, KeptReports
         from catchment.pipeline import Pipeline
 
-        context = self.context
-        kept = OpsReporter(OpsStore.open(self.lakehouse, self.directory), self.name)
         return Pipeline(
             self.name,
             open_source=self._sources(resnapshot),
-            sinks={sink.name: _plan(sink, context) for sink in self.sink_configs},
+            sinks={sink.name: _plan(sink, self.context) for sink in self.sink_configs},
             transform=self.chain(),
-            reporters=[kept, *reporters],
+            reporters=[KeptReports(self.name, self.lakehouse, self.directory), *reporters],
             report_interval_seconds=self.telemetry.report_interval_seconds,
+            beside=[GoldBeside(self.lakehouse, self.directory)],
+        )
+
+    def build_dry(self, counts: Counts, reporters: Sequence[Reporter] = ()) -> Pipeline:
+        """A pipeline that reads and transforms for real, lands and acknowledges nothing, and counts.
+
+        It begins where the lake is, and leaves nothing behind at the source.
+        """
+        from catchment.lakehouse.ops import OpsStore
+        from catchment.pipeline import Pipeline, SinkPlan
+        from catchment.progress import minimum
+        from catchment.sinks.counting import CountingSink
+
+        store = OpsStore.open(self.lakehouse, self.directory)
+        progress = store.progress(self.name)
+        store.close()
+        held = minimum(progress.get(sink.name) for sink in self.sink_configs)
+        return Pipeline(
+            self.name,
+            open_source=partial(self.source_config.build, self.context, ephemeral=True),
+            sinks={"dry run": SinkPlan(partial(CountingSink, counts, held))},
+            transform=self.chain(),
+            reporters=reporters,
+            acknowledge=False,
         )
 
     def _sources(self, resnapshot: bool) -> Callable[[], Source]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
 from catchment import failpoint
@@ -112,7 +112,8 @@ class _SinkRun:
 class Pipeline:
     """Runs one pipeline until it is stopped, has caught up, or cannot go on.
 
-    open_source and each sink's `open` make a new instance for every attempt.
+    open_source and each sink's `open` make a new instance for every attempt. beside: what is entered for each
+    run and left at its end, such as the refresh of gold.
     """
 
     def __init__(
@@ -127,8 +128,10 @@ class Pipeline:
         backoff: Backoff | None = None,
         acknowledge: bool = True,
         report_interval_seconds: float = 1.0,
+        beside: Sequence[Callable[[], AbstractContextManager[object]]] = (),
     ) -> None:
         self.name = name
+        self._beside = tuple(beside)
         self._open_source = open_source
         self._plans = dict(sinks)
         self._transform = transform or Chain(())
@@ -148,6 +151,12 @@ class Pipeline:
         Retriable failures are waited out; a first start has `Backoff.patience_seconds` to succeed. Returns
         the last report. Raises `Fatal`, or `Retriable` when the first start does not succeed.
         """
+        with ExitStack() as stack:
+            for enter in self._beside:
+                stack.enter_context(enter())
+            return self._run(stop, until_caught_up)
+
+    def _run(self, stop: threading.Event, until_caught_up: bool) -> Report:
         failures = 0
         began = self._clock.monotonic()
         while True:
@@ -157,10 +166,7 @@ class Pipeline:
                 if self._succeeded_at is not None and self._succeeded_at > began:
                     failures, began = 0, self._succeeded_at
                 failures += 1
-                if (
-                    self._succeeded_at is None
-                    and self._clock.monotonic() - began > self._backoff.patience_seconds
-                ):
+                if self._succeeded_at is None and self._clock.monotonic() - began > self._backoff.patience_seconds:
                     self._tell("failed", error)
                     raise
                 self._last = replace(self._last, restarts=self._last.restarts + 1)

@@ -40,8 +40,12 @@ class SourceConfig(Protocol):
     @property
     def type(self) -> str: ...
 
-    def build(self, context: BuildContext, *, resnapshot: bool = False) -> Source:
-        """A new, unopened source. resnapshot: read everything again, and tell the sinks to forget."""
+    def build(self, context: BuildContext, *, ephemeral: bool = False, resnapshot: bool = False) -> Source:
+        """A new, unopened source.
+
+        ephemeral: leave nothing behind at the system (a dry run). resnapshot: read everything again, and tell
+        the sinks to forget what they have.
+        """
         ...
 
     def check(self, context: BuildContext) -> list[Finding]:
