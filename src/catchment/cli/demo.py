@@ -39,9 +39,8 @@ def shop(
     DIR/pipeline.yaml "SELECT * FROM gold.city_revenue".
     """
     from catchment.demo.shop_demo import ShopDemo, to_json
-    from catchment.demo.views import Lines, summary_text
-
     from catchment.demo.until_stopped import until_stopped
+    from catchment.demo.views import Lines, summary_text
 
     on_screen = sys.stdout.isatty() and not as_json
     if seconds is None and not on_screen:
@@ -66,7 +65,6 @@ def server(
 ) -> None:
     """Run the demo's PostgreSQL by itself, at the same DSN as before, until Ctrl-C."""
     from catchment.demo.shop_demo import demo_server, server_dsn
-
     from catchment.demo.until_stopped import until_stopped
 
     postgres = demo_server(directory, port=port)

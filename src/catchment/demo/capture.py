@@ -11,6 +11,7 @@ from catchment.errors import Fatal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from catchment.config import PipelineConfig
     from catchment.pipeline import Pipeline
     from catchment.telemetry import Report
 
@@ -24,7 +25,8 @@ class Capture:
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         from catchment.config import load
 
-        self._pipeline: Pipeline = load(path, environ).build(reporters=[self])
+        self._config: PipelineConfig = load(path, environ)
+        self._pipeline: Pipeline = self._config.build(reporters=[self])
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -64,6 +66,17 @@ class Capture:
         if self._error is not None:
             raise self._error
         self._run(until_caught_up=True)
+
+    def refresh_gold(self) -> None:
+        """Bring gold up to what is durable now; beside capture it runs a little behind."""
+        from catchment.lakehouse.refresher import GoldRefresher
+
+        refresher = GoldRefresher.of(self._config.lakehouse, self._config.directory)
+        if refresher is None:
+            return
+        failed = {name: status.error for name, status in refresher.refresh().items() if status.error}
+        if failed:
+            raise Fatal(f"Gold could not be refreshed: {'; '.join(f'{name}: {why}' for name, why in failed.items())}")
 
     def _run(self, *, until_caught_up: bool) -> None:
         if self._thread is not None and self._thread.is_alive():

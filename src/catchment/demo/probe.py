@@ -1,6 +1,6 @@
 """What a reader in another process sees of the lake: `python -m catchment.demo.probe PIPELINE`.
 
-As soon as the catalog shows new snapshots it opens the lake as anybody would, with `catchment.connect`, and
+As soon as the catalog shows new snapshots in bronze it opens the lake as anybody would, with `catchment.connect`, and
 asks for the newest commit time in bronze; when that answer is there, everything committed up to then has
 been *seen by a query*. Freshness is taken from these sightings, see `freshness`.
 """
@@ -38,16 +38,19 @@ def main(arguments: list[str]) -> int:
 def watch(pipeline: Path, stop: threading.Event) -> None:
     """Tell of every change of the lake, until `stop`."""
     seen: dict[str, str] = {}
-    while not stop.wait(LOOK_SECONDS):
+    while True:
+        ending = stop.wait(LOOK_SECONDS)
         there = snapshots(pipeline.parent / "lake" / "catalog.db")
-        if there == seen:
-            continue
         began = time.monotonic()
-        try:
-            _look(pipeline, gold_changed=_only(there, "gold") != _only(seen, "gold"))
-        except CatchmentError:
-            continue  # the lake is being made, or locked for the moment; the next look will tell
-        seen = there
+        if _only(there, "bronze") != _only(seen, "bronze"):
+            try:
+                _look(pipeline, gold_changed=_only(there, "gold") != _only(seen, "gold"))
+            except CatchmentError:
+                pass  # the lake is being made, or locked for the moment; the next look will tell
+            else:
+                seen = there
+        if ending:
+            return
         stop.wait(REST * (time.monotonic() - began))
 
 

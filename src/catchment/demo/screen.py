@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from catchment.demo.views import Moment, size
+from catchment.demo.views import Moment, late_ms, size
 from catchment.telemetry import Report, SnapshotReport, TableReport
 
 GOLD_ROWS = 6
@@ -102,7 +102,7 @@ def _headline(moment: Moment) -> RenderableType:
         cells.append(Text(f"{moment.operations:,} operations, {moment.operations_per_second:,.0f}/s"))
     if report is not None:
         cells.append(Text(f"mode: {report.mode or report.state}", style="cyan"))
-        cells.append(Text(f"lag: {size(report.lag_bytes)}, {report.lag_ms:,.0f} ms"))
+        cells.append(Text(f"unread: {size(report.lag_bytes)}"))
     if moment.seen_after_ms is not None:
         cells.append(Text(f"seen by a query after {moment.seen_after_ms:,.0f} ms", style="green"))
     grid.add_row(*cells)
@@ -121,7 +121,7 @@ def _tables(report: Report) -> RenderableType:
             f"{table.durable_changes:,}",
             f"{table.changes_per_second:,.0f}",
             size(report.lag_bytes) if waiting else "0 B",
-            _late(report.lag_ms if waiting else 0.0),
+            _late(late_ms(report, table)),
             _ago(table, report.at),
         )
     return result

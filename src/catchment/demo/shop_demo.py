@@ -207,11 +207,10 @@ class ShopDemo:
 
     def _outcome(self, capture: Capture) -> Outcome:
         import catchment
-        from catchment.lakehouse.gold import refresh_pipeline
 
         watched = self._watched
         path = self._directory / "pipeline.yaml"
-        refresh_pipeline(path)
+        capture.refresh_gold()
         with catchment.connect(path) as lake:
             since = capture.steady_since
             return Outcome(

@@ -23,7 +23,10 @@ TICK_SECONDS = 0.02
 LONGEST_BATCH_SECONDS = 0.1
 """How much of a second's work is sent at once at most, so that stopping takes effect soon."""
 COMMITS_PER_SECOND = 500
-"""Above that many operations a second, several share a transaction, as few as possible."""
+"""Above that many operations a second, several share a transaction, as few as the server keeps up with."""
+LARGEST_TRANSACTION = 32
+LATE_SECONDS = 0.25
+"""Behind by more than that, transactions become twice as large: commits wait for the server's disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +126,13 @@ class _Run:
         most = max(self._per_transaction, int(self._rate * LONGEST_BATCH_SECONDS))
         while not stop.is_set():
             now = min(time.monotonic(), end)
-            due = min(pace.due(now), most)
-            if due:
+            owed = pace.due(now)
+            due = min(owed, most)
+            if due and time.monotonic() < end + LATE_SECONDS:
                 self._make(due)
                 pace.did(due)
+                if owed > self._rate * LATE_SECONDS:
+                    self._per_transaction = min(2 * self._per_transaction, LARGEST_TRANSACTION)
             elif now >= end:
                 break
             else:

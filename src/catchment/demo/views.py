@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 from catchment.demo.outcome import Outcome
-from catchment.telemetry import Report
+from catchment.telemetry import Report, TableReport
 
 LINE_SECONDS = 2.0
 
@@ -73,11 +73,19 @@ def line(moment: Moment) -> str:
         return f"{moment.phase} …"
     durable = sum(table.durable_changes for table in report.tables.values())
     rate = sum(table.changes_per_second for table in report.tables.values())
+    late = max((late_ms(report, table) for table in report.tables.values()), default=0.0)
     return (
         f"{moment.phase}: {moment.seconds:.0f} s, {moment.operations:,} operations, {durable:,} rows in the lake, "
-        f"{rate:,.0f} changes/s, lag {size(report.lag_bytes)}, {report.lag_ms:,.0f} ms"
+        f"{rate:,.0f} changes/s, lag {size(report.lag_bytes)}, {late:,.0f} ms"
         + (f" ({report.mode})" if report.mode else "")
     )
+
+
+def late_ms(report: Report, table: TableReport) -> float:
+    """How far a table's rows in the lake are behind: what waits now, or how old the last ones were when they came."""
+    waiting = report.lag_ms if table.changes > table.durable_changes else 0.0
+    moving = table.freshness_ms or 0.0 if table.changes_per_second else 0.0
+    return max(waiting, moving)
 
 
 def size(count: int | None) -> str:
