@@ -1,0 +1,92 @@
+"""kill -9 at every named failpoint under a random workload: bronze has each change once, current equals the source."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from catchment import failpoint
+from pipelines.lake import catch_up, expect_equal, expect_once, query, start, wait_for, write_pipeline
+from pipelines.workload import TABLES, Workload, set_up
+
+
+@pytest.mark.parametrize("postgres", ["18"], indirect=True)
+@pytest.mark.parametrize("catch_up_bytes", [64 << 20, 0], ids=["live", "catch-up"])
+@pytest.mark.parametrize("name", failpoint.NAMES)
+def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(
+    database: str, tmp_path: Path, name: str, catch_up_bytes: int
+) -> None:
+    _rounds(database, tmp_path, [name], catch_up_bytes, rounds=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("catch_up_bytes", [64 << 20, 0], ids=["live", "catch-up"])
+def test_many_kills_anywhere_lose_and_double_nothing(database: str, tmp_path: Path, catch_up_bytes: int) -> None:
+    _rounds(database, tmp_path, list(failpoint.NAMES), catch_up_bytes, rounds=30)
+
+
+def _rounds(database: str, directory: Path, names: list[str], catch_up_bytes: int, rounds: int) -> None:
+    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    print(f"replay with CATCHMENT_SEED={seed}")
+    chance = random.Random(seed)
+    set_up(database)
+    pipeline = write_pipeline(directory, database, catch_up_bytes=catch_up_bytes)
+    with Workload(database, seed) as workload:
+        for _ in range(rounds):
+            name = chance.choice(names)
+            process = start(pipeline, failpoint=f"{name}:{chance.randint(1, 6)}")
+            _, errors = process.communicate(timeout=90)
+            assert process.returncode == -signal.SIGKILL, f"{name} was not reached: {errors}"
+    catch_up(pipeline)
+    streamed = expect_once(pipeline, list(TABLES))
+    for table, key in TABLES.items():
+        expect_equal(pipeline, database, table, key)
+    # What was committed before the slot was made came as rows of the snapshot.
+    assert 0 < streamed <= workload.changes
+
+
+@pytest.mark.parametrize("postgres", ["18"], indirect=True)
+def test_every_change_after_the_snapshot_is_in_bronze_once(database: str, tmp_path: Path) -> None:
+    """With nothing before the slot, the count of changes is exactly the application's own."""
+    seed = random.randrange(10**6)
+    print(f"replay with seed {seed}")
+    chance = random.Random(seed)
+    set_up(database, rows=0)
+    pipeline = write_pipeline(tmp_path, database)
+    catch_up(pipeline)
+    with Workload(database, seed) as workload:
+        for name in failpoint.NAMES:
+            process = start(pipeline, failpoint=f"{name}:{chance.randint(1, 4)}")
+            process.communicate(timeout=90)
+            assert process.returncode == -signal.SIGKILL
+    catch_up(pipeline)
+    assert expect_once(pipeline, list(TABLES)) == workload.changes
+    for table, key in TABLES.items():
+        expect_equal(pipeline, database, table, key)
+
+
+@pytest.mark.parametrize("postgres", ["18"], indirect=True)
+def test_sigterm_in_the_middle_of_a_transaction_ends_cleanly_and_loses_nothing(database: str, tmp_path: Path) -> None:
+    import psycopg
+
+    set_up(database)
+    pipeline = write_pipeline(tmp_path, database)
+    catch_up(pipeline)
+    process = start(pipeline)
+    with psycopg.connect(database) as connection:
+        connection.execute("INSERT INTO accounts SELECT g, 'big', g, NULL FROM generate_series(1000, 300000) g")
+        connection.commit()
+        wait_for(
+            lambda: bool(list((tmp_path / "lake").rglob("*.parquet"))) and process.poll() is None, what="the first file"
+        )
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    catch_up(pipeline)
+    assert query(pipeline, "SELECT count(*) FROM bronze.accounts WHERE after.name = 'big'") == [(299001,)]
+    expect_equal(pipeline, database, "accounts", ("id",))
