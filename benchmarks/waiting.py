@@ -16,12 +16,11 @@ from catchment.demo.postgres import EmbeddedPostgres
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Changes that wait for each of these pipelines. startup_seconds: a run that finds nothing waiting."""
+    """Changes that wait for each of these pipelines."""
 
     base: Database
     backlog: Backlog
     subjects: Sequence[Subject]
-    startup_seconds: float
 
 
 @contextmanager
@@ -36,8 +35,7 @@ def waiting(
         subjects = [subject(base, pipeline, options) for pipeline, options in pipelines.items()]
         for one in subjects:
             one.run_until_caught_up()
-        startup = statistics.median(one.run_until_caught_up().seconds for one in subjects)
-        yield Waiting(base, write(base), subjects, startup)
+        yield Waiting(base, write(base), subjects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +62,31 @@ class Compared:
 
 
 def compare(work: Waiting, baseline: Callable[[Database, str, str], float]) -> Compared:
-    """Baseline and Catchment in turns over the same backlog, so that both meet the same neighbours."""
+    """Baseline and Catchment in turns over the same backlog, so that both meet the same neighbours.
+
+    Start-up is what a run takes that finds nothing waiting, right after the run that found the backlog.
+    """
     backlog, base = work.backlog, work.base
     # The first reading brings the WAL into the file cache; it does not count.
     baseline(base, work.subjects[-1].slot, backlog.end_lsn)
     costs: list[Cost] = []
     theirs: list[float] = []
+    startups: list[float] = []
     for one in work.subjects:
         theirs.append(baseline(base, one.slot, backlog.end_lsn))
         costs.append(one.run_until_caught_up())
+        startups.append(one.run_until_caught_up().seconds)
         one.must_hold(backlog.changes + 1)
-    ours = statistics.median(cost.seconds for cost in costs)
-    net = max(ours - work.startup_seconds, 1e-3)
+    ours, startup = statistics.median(cost.seconds for cost in costs), statistics.median(startups)
     their = statistics.median(theirs)
+    net = ours - startup
+    assert net > 0, "the backlog is too small to be told from start-up"
     return Compared(
         ratio=their / net,
         changes_per_second=backlog.changes / net,
         baseline_per_second=backlog.changes / their,
         with_startup_per_second=backlog.changes / ours,
-        startup_seconds=work.startup_seconds,
+        startup_seconds=startup,
         cpu_seconds=statistics.median(cost.cpu_seconds for cost in costs),
         peak_bytes=max(cost.peak_bytes for cost in costs),
     )
