@@ -24,7 +24,7 @@ from pyiceberg.table.metadata import TableMetadata
 
 from catchment.lakehouse.storage import MemoryFile
 
-FAN_OUT = 32
+FAN_OUT = 16
 """How many manifests of a size class there may be before they are merged."""
 
 LARGEST = 32_768

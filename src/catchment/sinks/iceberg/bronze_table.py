@@ -22,6 +22,8 @@ from catchment.sinks.iceberg.segment import FileSet, Segment
 BRONZE = "bronze"
 SPILL_BYTES = 24 * 1024 * 1024
 """Rows of a table in memory, before they become a row group, whatever their number."""
+BATCH_OVERHEAD_BYTES = 2_048
+"""What a batch takes besides its values: it matters where transactions have one row."""
 
 
 def bronze_name(table: TableId) -> tuple[str, str]:
@@ -92,7 +94,7 @@ class BronzeTable:
             self._refit(batch.schema, records.schema)
         if self._fit.renamed:
             records = relabel(records, self._fit.file)
-        self._open.add(records, int(records.nbytes))
+        self._open.add(records, int(records.nbytes) + BATCH_OVERHEAD_BYTES)
         if self._open.rows >= self._row_group_rows or self._open.bytes >= SPILL_BYTES:
             self._open.spill(self._fit.file)
 
