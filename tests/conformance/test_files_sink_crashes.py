@@ -1,0 +1,309 @@
+"""The files sink, broken off at every step of its own: before and after each thing it asks of its store."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from files_harness import FilesHarness, read_parquet
+
+from catchment.change import Operation
+from catchment.errors import SinkUnavailable
+from catchment.progress import Progress
+from catchment.sinks.base import Sink
+from catchment.sinks.files.reader import complete_ranges
+from catchment.sinks.files.sink import FilesSink
+from catchment.sinks.files.store import LocalStore
+from catchment.testing.changes import Change, RandomChanges, make_batch, read_changes, replay_seed
+from catchment.testing.delivery import Delivery
+from catchment.testing.scripted import Chunk, Quiet, Rows, ScriptedSystem, Transaction
+from catchment.testing.sinks import ITEMS, NOTES, expect, insert, make_script
+
+
+class BreakingStore(LocalStore):
+    """Breaks at its n-th operation: before it, in the middle of an object, or after it. `steps` counts them."""
+
+    def __init__(self, root: Path, break_at: int | None = None) -> None:
+        super().__init__(root)
+        self.steps = 0
+        self.refuses_records = False
+        self._break_at = break_at
+
+    def step(self, path: str = "") -> None:
+        self.steps += 1
+        if self.steps == self._break_at or ("/done/" in path and self.refuses_records):
+            raise SinkUnavailable("The store broke here, as it was told to.")
+
+    def get(self, path: str) -> bytes | None:
+        self.step()
+        return super().get(path)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        self.step(path)
+        done = super().put_if_absent(path, data)
+        self.step()
+        return done
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[BinaryIO]:
+        self.step()
+        with super().create(path) as file:
+            yield file
+            self.step()
+        self.step()
+
+    def delete(self, path: str) -> None:
+        self.step()
+        super().delete(path)
+        self.step()
+
+
+class BreakingHarness(FilesHarness):
+    """Small files, so that a range has several; the next sink breaks at `break_at`."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, "parquet", "none", file_rows=4)
+        self.break_at: int | None = None
+        self.store = BreakingStore(directory)
+
+    def sink(self) -> Sink:
+        self.store = BreakingStore(self.directory, self.break_at)
+        return FilesSink(self.store, pipeline="suite", file_rows=self._file_rows, format="parquet")
+
+
+def run(harness: BreakingHarness, system: ScriptedSystem, *, flush_every: int, overlap: int = 0) -> bool:
+    """Deliver the script; False when the store broke."""
+    sink = harness.sink()
+    try:
+        one = Delivery(sink, system, overlap=overlap)
+        events = 0
+        while one.step() is not None:
+            events += 1
+            if events % flush_every == 0:
+                one.flush()
+        one.flush()
+    except SinkUnavailable:
+        return False
+    finally:
+        sink.close()
+    return True
+
+
+def expect_no_change_under_two_names(harness: FilesHarness) -> None:
+    """Even to somebody who only lists the directories."""
+    for schema in (ITEMS, NOTES):
+        seen: Counter[tuple[str, bytes, bytes]] = Counter()
+        for path in harness.directory.glob(f"{schema.table}/*"):
+            rows = read_parquet(path, schema)
+            seen.update((c.lane, c.position, c.version) for c in read_changes(schema.table, rows))
+        assert [key for key, count in seen.items() if count > 1] == []
+
+
+def expect_only_complete_files(harness: FilesHarness) -> None:
+    """No file lies about that no record names, and no intent is left."""
+    named = {data.path for one in complete_ranges(harness.directory) for data in one.objects}
+    there = {str(p.relative_to(harness.directory)) for p in harness.directory.glob("public.*/*")}
+    assert there == named
+    assert not list(harness.directory.glob("_catchment/intents/*"))
+
+
+def two_ranges(seed: int) -> ScriptedSystem:
+    """A short script; flushed after every 8 events it makes two ranges with several objects."""
+    items, notes = (RandomChanges(schema, random.Random(seed)) for schema in (ITEMS, NOTES))
+    rows = [Rows(maker.schema, maker.changes(5)) for maker in (items, notes, items, notes)]
+    return ScriptedSystem(
+        _chunk(5), Transaction("shard-0", *rows[:2]), Quiet("shard-1"), Transaction("shard-1", *rows[2:])
+    )
+
+
+def test_broken_off_at_every_step_every_change_is_there_once(tmp_path: Path) -> None:
+    seed = replay_seed()
+    whole = BreakingHarness(tmp_path / "whole")
+    assert run(whole, two_ranges(seed), flush_every=8)
+    assert len(list(complete_ranges(whole.directory))) == 2
+    for break_at in range(1, whole.store.steps + 1):
+        harness, system = BreakingHarness(tmp_path / str(break_at)), two_ranges(seed)
+        harness.break_at = break_at
+        assert not run(harness, system, flush_every=8)
+        expect_no_change_under_two_names(harness)
+        harness.break_at = None
+        # Flushes come at other places than before: the range that was begun must still end where it did.
+        assert run(harness, system, flush_every=1 + break_at % 5, overlap=break_at % 3)
+        expect(harness, system, across_lanes=False)
+        expect_no_change_under_two_names(harness)
+        expect_only_complete_files(harness)
+
+
+def test_broken_off_again_and_again_every_change_is_there_once(tmp_path: Path) -> None:
+    seed = replay_seed()
+    rng = random.Random(seed)
+    for round_ in range(6):
+        harness = BreakingHarness(tmp_path / str(round_))
+        system = ScriptedSystem(*make_script(seed + round_, steps=15))
+        for _ in range(8):
+            harness.break_at = rng.randrange(1, 60)
+            run(harness, system, flush_every=rng.randrange(1, 12), overlap=rng.randrange(3))
+            expect_no_change_under_two_names(harness)
+        harness.break_at = None
+        assert run(harness, system, flush_every=7)
+        expect(harness, system, across_lanes=False)
+        expect_only_complete_files(harness)
+
+
+def begin_and_break(harness: BreakingHarness, system: ScriptedSystem) -> None:
+    """Flush the whole script as one range, and break with its objects written and its record not."""
+    sink = harness.sink()
+    one = Delivery(sink, system)
+    one.all()
+    harness.store.refuses_records = True
+    with pytest.raises(SinkUnavailable):
+        one.flush()
+    sink.close()
+    assert len(list(harness.directory.glob("_catchment/intents/*"))) == 1
+    assert list(harness.directory.glob("public.*/*"))
+    assert list(complete_ranges(harness.directory)) == []
+
+
+def test_a_batch_that_reaches_over_the_end_of_a_begun_range_is_divided_there(tmp_path: Path) -> None:
+    """A source that catches up joins transactions: their rows come in one batch, with one boundary."""
+    harness = BreakingHarness(tmp_path)
+    system = ScriptedSystem(*(insert("lane", ITEMS, n) for n in (1, 2, 3)))
+    begin_and_break(harness, system)
+    end = system.head()
+    system.append(*(insert("lane", ITEMS, n) for n in (4, 5)))
+    rows = [c for entry in system.entries() for p in entry.parts for c in read_changes(ITEMS.table, p.records)]  # type: ignore[union-attr]
+    batch = make_batch(ITEMS, "lane", [_as_written(c) for c in rows])
+
+    sink = harness.sink()
+    assert sink.open() is None
+    sink.schema_change(ITEMS)
+    sink.write(batch)
+    sink.advance(system.head())
+    assert sink.flush() == system.head()
+    sink.close()
+    first, second = complete_ranges(harness.directory)
+    assert (first.end, second.start, second.end) == (end, end, system.head())
+    assert [sum(data.rows for data in one.objects) for one in (first, second)] == [3, 2]
+    expect(harness, system)
+    expect_only_complete_files(harness)
+
+
+def _as_written(change: Change) -> Change:
+    return Change(
+        change.op,
+        after={c.name: (change.after or {})[c.name] for c in ITEMS.columns},
+        position=change.position,
+        version=change.version,
+        transaction=change.transaction,
+        committed_at=change.committed_at,
+    )
+
+
+def test_before_the_end_of_a_begun_range_a_flush_returns_what_was_held(tmp_path: Path) -> None:
+    harness = BreakingHarness(tmp_path)
+    system = ScriptedSystem(insert("lane", ITEMS, 1), insert("lane", ITEMS, 2), Quiet("other"))
+    begin_and_break(harness, system)
+    sink = harness.sink()
+    one = Delivery(sink, system)
+    for _ in range(3):
+        one.step()
+    assert one.flush() is None
+    expect_no_change_under_two_names(harness)
+    assert list(complete_ranges(harness.directory)) == []
+    one.all()
+    assert one.flush() == system.head()
+    sink.close()
+    assert len(list(complete_ranges(harness.directory))) == 1
+    expect(harness, system)
+
+
+@pytest.mark.parametrize("rows_again", [0, 2, 4, 11])
+def test_a_chunk_read_again_with_other_rows_leaves_no_file_of_the_first_reading(
+    tmp_path: Path, rows_again: int
+) -> None:
+    """After a crash a chunk is read from a new snapshot: it may have more rows, fewer, or other tables'."""
+    harness = BreakingHarness(tmp_path)
+    begin_and_break(harness, ScriptedSystem(_chunk(6), _other_chunk(2)))
+    steps = [_chunk(rows_again)] if rows_again else []
+    again = ScriptedSystem(*steps, _other_chunk(9), insert("lane", ITEMS, 100))
+    final = Progress({}, {str(ITEMS.table): frozenset({"*"}), str(NOTES.table): frozenset({"*"})})
+    if not rows_again:
+        again.append(Transaction("lane"))
+    sink = harness.sink()
+    one = Delivery(sink, again)
+    one.all()
+    # What the source says of an empty chunk: nothing but that it is finished.
+    sink.advance(final.join(again.head()))
+    one.flush(acknowledge=False)
+    sink.close()
+    expect(harness, again)
+    expect_only_complete_files(harness)
+    assert not (tmp_path / "_catchment" / "scratch").exists()
+
+
+def _chunk(rows: int) -> Chunk:
+    changes = [Change(Operation.READ, after={**_empty_item(), "id": n}) for n in range(rows)]
+    return Chunk("lane", "a", Rows(ITEMS, changes), last=True)
+
+
+def _other_chunk(rows: int) -> Chunk:
+    changes = [Change(Operation.READ, after={"id": n, "body": None}) for n in range(rows)]
+    return Chunk("lane", "a", Rows(NOTES, changes), last=True)
+
+
+def _empty_item() -> dict[str, object]:
+    return {c.name: None for c in ITEMS.columns}
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from catchment.sinks.files.sink import FilesSink
+from catchment.sinks.files.store import LocalStore
+from catchment.testing.delivery import Delivery
+from catchment.testing.scripted import ScriptedSystem
+from catchment.testing.sinks import make_script
+
+directory, seed, flush_every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+sink = FilesSink(LocalStore(directory), pipeline="suite", format="parquet", file_rows=4)
+one = Delivery(sink, ScriptedSystem(*make_script(seed, steps=12)), overlap=1)
+events = 0
+while one.step() is not None:
+    events += 1
+    if events % flush_every == 0:
+        one.flush()
+one.flush()
+sink.close()
+"""
+
+
+@pytest.mark.parametrize("failpoint", ["data_file_written", "before_commit", "after_commit"])
+def test_killed_at_a_failpoint_every_change_is_there_once(tmp_path: Path, failpoint: str) -> None:
+    seed = replay_seed() % 2**31
+    system = ScriptedSystem(*make_script(seed, steps=12))
+    harness = BreakingHarness(tmp_path)
+    for count, flush_every in ((1, 6), (2, 11), (4, 5)):
+        killed = _child(tmp_path, seed, flush_every, f"{failpoint}:{count}")
+        assert killed in (0, -signal.SIGKILL)
+        assert count > 1 or killed == -signal.SIGKILL
+        expect_no_change_under_two_names(harness)
+    assert _child(tmp_path, seed, 4, "") == 0
+    expect(harness, system, across_lanes=False)
+    expect_only_complete_files(harness)
+
+
+def _child(directory: Path, seed: int, flush_every: int, failpoint: str) -> int:
+    return subprocess.run(
+        [sys.executable, "-c", CHILD, str(directory), str(seed), str(flush_every)],
+        env={"CATCHMENT_FAILPOINT": failpoint},
+        check=False,
+        timeout=120,
+    ).returncode
