@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from catchment.component import BuildContext, ComponentConfig
 from catchment.errors import ConfigError
 from catchment.finding import Finding
+from catchment.sources.administration import Removal, Retention
 
 if TYPE_CHECKING:
     from catchment.sinks.base import Sink
@@ -54,6 +55,14 @@ class SourceConfig(Protocol):
 
     def columns(self, context: BuildContext) -> Mapping[str, Sequence[str]]:
         """The captured tables and their columns, as they are now."""
+        ...
+
+    def removal(self, context: BuildContext, table: str | None) -> Removal:
+        """What taking the pipeline, or one table of it, off the source would do."""
+        ...
+
+    def retention(self, context: BuildContext) -> Retention:
+        """What the source keeps for the pipeline now. Raises `Retriable` when it cannot be asked."""
         ...
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from catchment.component import BuildContext, ComponentConfig
 from catchment.errors import ConfigError
+from catchment.finding import Finding
 
 if TYPE_CHECKING:
     from catchment.sinks.base import Sink
@@ -41,3 +42,9 @@ class IcebergSinkConfig(ComponentConfig):
         if context.lakehouse is None:
             raise ConfigError("The iceberg sink needs a `lakehouse` section. Add one, with a `catalog`.")
         return IcebergSink(self, context.lakehouse, context.pipeline, context.directory)
+
+    def check(self, context: BuildContext) -> list[Finding]:
+        """Does the catalog answer, and can the warehouse be written? Leaves nothing behind."""
+        from catchment.lakehouse.preflight import check_lake
+
+        return check_lake(context.lakehouse, context.directory, context.pipeline) if context.lakehouse else []

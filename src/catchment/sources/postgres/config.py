@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from catchment.component import BuildContext, ComponentConfig
 from catchment.finding import Finding
+from catchment.sources.administration import Removal, Retention
 
 if TYPE_CHECKING:
     from catchment.sources.base import Source
@@ -78,3 +79,15 @@ class PostgresSourceConfig(ComponentConfig):
         from catchment.sources.postgres.preflight import columns
 
         return columns(self, context.pipeline)
+
+    def removal(self, context: BuildContext, table: str | None) -> Removal:
+        """What taking the pipeline, or one table of it, off the server would do."""
+        from catchment.sources.postgres.removal import plan_removal
+
+        return plan_removal(self, context.pipeline, table)
+
+    def retention(self, context: BuildContext) -> Retention:
+        """What the server keeps for the pipeline now."""
+        from catchment.sources.postgres.retention import ask_retention
+
+        return ask_retention(self, context.pipeline)

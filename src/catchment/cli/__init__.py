@@ -1,0 +1,70 @@
+"""The command line: `catchment COMMAND`. One file a command; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from catchment import __version__
+from catchment.cli import demo, generate
+from catchment.cli.exits import EXIT_CODES, exit_code
+from catchment.cli.init import init
+from catchment.cli.query import query
+from catchment.cli.remove import remove
+from catchment.cli.run import run
+from catchment.cli.schema import schema
+from catchment.cli.status import status
+from catchment.cli.validate import validate
+from catchment.errors import CatchmentError
+
+EXITS = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
+
+app = typer.Typer(
+    name="catchment",
+    help="Every change of an operational database, exactly once, in an open lakehouse, seconds later.",
+    epilog=f"Begin with: catchment demo shop, or catchment init DIR. {EXITS}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"catchment {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Every change of an operational database, exactly once, in an open lakehouse, seconds later."""
+
+
+app.add_typer(demo.app, name="demo")
+app.command(epilog="Example: catchment init warehouse")(init)
+app.command(epilog="Example: catchment validate pipeline.yaml")(validate)
+app.command(epilog="Example: catchment run pipeline.yaml --until-caught-up")(run)
+app.command(epilog="Example: catchment status pipeline.yaml --json")(status)
+app.command(epilog='Example: catchment query pipeline.yaml "SELECT * FROM current.orders LIMIT 10" --format json')(
+    query
+)
+app.command(epilog="Example: catchment remove pipeline.yaml --table public.orders")(remove)
+app.command(epilog="Example: catchment schema > pipeline.schema.json")(schema)
+app.add_typer(generate.app, name="generate")
+
+
+def main() -> None:
+    """Run the command line. The only place that turns errors into words and exit codes."""
+    try:
+        app()
+    except CatchmentError as error:
+        print(f"catchment: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

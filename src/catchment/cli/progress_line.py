@@ -1,0 +1,74 @@
+"""How a run shows itself on stderr: one line that is rewritten on a terminal, else a line every ten seconds."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TextIO
+
+from catchment.cli.quantities import duration, size
+from catchment.telemetry import LOGGER, Report
+
+LINE_SECONDS = 10.0
+_CLEAR = "\r\x1b[K"
+
+
+class ProgressLine:
+    """Reports as one line, and log messages above it. Takes reports from one thread."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._terminal = self._stream.isatty()
+        self._told_at = float("-inf")
+        self._state = ""
+
+    def report(self, report: Report) -> None:
+        """Show one report."""
+        now = time.monotonic()
+        if not self._terminal and report.state == self._state and now - self._told_at < LINE_SECONDS:
+            return
+        self._told_at, self._state = now, report.state
+        text = line(report)
+        print(f"{_CLEAR}{text}" if self._terminal else text, end="" if self._terminal else "\n", file=self._stream)
+        self._stream.flush()
+
+    def log(self, level: str) -> None:
+        """Send the package's log messages to the same stream, in order with the line."""
+        handler = logging.StreamHandler(self._stream)
+        clear = _CLEAR if self._terminal else ""
+        formatter = logging.Formatter(f"{clear}%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
+        logger = logging.getLogger(LOGGER)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+
+    def end(self) -> None:
+        """Leave the line as it stands, and go to the next."""
+        if self._terminal and self._state:
+            print(file=self._stream)
+
+
+def line(report: Report) -> str:
+    """A report in one line."""
+    changes = sum(table.changes for table in report.tables.values())
+    durable = sum(table.durable_changes for table in report.tables.values())
+    rate = sum(table.changes_per_second for table in report.tables.values())
+    parts = [
+        f"{report.state}{f' ({report.mode})' if report.mode else ''}",
+        f"{changes:,} changes ({rate:,.0f}/s)",
+        f"{durable:,} durable",
+        f"behind {size(report.lag_bytes)}, {duration(report.lag_ms / 1000)}",
+    ]
+    unread = {name: one for name, one in report.snapshots.items() if one.chunks_done < one.chunks_total}
+    if unread:
+        done, total = sum(one.rows_done for one in unread.values()), sum(one.rows_total for one in unread.values())
+        left = max((one.seconds_left for one in unread.values() if one.seconds_left is not None), default=None)
+        share = f"{min(99, 100 * done // total)} %" if total else "begun"
+        parts.append(
+            f"snapshot of {len(unread)} tables {share}{f', {duration(left)} left' if left is not None else ''}"
+        )
+    if report.notes:
+        parts.append("; ".join(report.notes))
+    return " · ".join(parts)

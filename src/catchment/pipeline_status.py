@@ -1,0 +1,140 @@
+"""How a pipeline is, gathered from outside: its own last report, the lake, and the source.
+
+Each part stands for itself: a source that is down, or a pipeline that never ran, leaves the others readable.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from catchment.config import PipelineConfig
+from catchment.errors import CatchmentError
+from catchment.lakehouse.catalog import catalog_properties, is_sql, load_catalog, sqlite_file
+from catchment.lakehouse.lease import holder
+from catchment.lakehouse.ops import OpsStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from catchment.progress import Progress
+    from catchment.telemetry import Report
+
+RECENT_SECONDS = 10.0
+"""A report that is younger comes from a process that still runs, if not on this machine."""
+
+
+def gather(config: PipelineConfig) -> dict[str, Any]:
+    """Everything as one JSON document; docs/commands.md says what each key means."""
+    store = _existing_store(config)
+    report = store.latest_report(config.name) if store is not None else None
+    progress = store.progress(config.name) if store is not None else {}
+    if store is not None:
+        store.close()
+    running = holder(config.name, config.directory)
+    return {
+        "pipeline": config.name,
+        "running": running is not None or _recent(report),
+        "process": running,
+        **_activity(report),
+        "tables": _tables(config, report, exists=store is not None),
+        "sinks": _sinks(config, report, progress),
+        "source": _source(config),
+    }
+
+
+def _existing_store(config: PipelineConfig) -> OpsStore | None:
+    """The operations data; None before the first run, which is what makes them."""
+    catalog = config.lakehouse.catalog
+    file = config.directory / ".catchment" / "ops.db"
+    if is_sql(catalog):
+        found = sqlite_file(catalog_properties(catalog, config.directory).get("uri"))
+        if found is None:
+            return OpsStore.open(config.lakehouse, config.directory)
+        file = found
+    return OpsStore.open(config.lakehouse, config.directory) if file.exists() else None
+
+
+def _recent(report: Report | None) -> bool:
+    return report is not None and report.state == "running" and time.time() - report.at < RECENT_SECONDS
+
+
+def _activity(report: Report | None) -> dict[str, Any]:
+    if report is None:
+        return {"state": "never run", "reported_at": None, "mode": None, "notes": []}
+    return {
+        "state": report.state,
+        "reported_at": _iso(report.at),
+        "mode": report.mode,
+        "lag_bytes": report.lag_bytes,
+        "lag_ms": report.lag_ms,
+        "restarts": report.restarts,
+        "last_error": report.last_error,
+        "notes": list(report.notes),
+        "snapshots": {name: asdict(one) for name, one in report.snapshots.items()},
+    }
+
+
+def _tables(config: PipelineConfig, report: Report | None, *, exists: bool) -> dict[str, Any]:
+    tables: dict[str, Any] = _lake_tables(config) if exists else {}
+    for name, one in (report.tables if report is not None else {}).items():
+        tables.setdefault(name, {}).update(
+            changes=one.changes,
+            durable_changes=one.durable_changes,
+            changes_per_second=one.changes_per_second,
+            last_source_commit_at=_iso(one.last_committed_at),
+            freshness_ms=one.freshness_ms,
+        )
+    return dict(sorted(tables.items()))
+
+
+def _lake_tables(config: PipelineConfig) -> dict[str, Any]:
+    """Rows and last commit of each bronze table, from its metadata alone."""
+    from pyiceberg.exceptions import NoSuchNamespaceError
+
+    catalog = load_catalog(config.lakehouse.catalog, config.directory)
+    try:
+        identifiers = catalog.list_tables("bronze")
+    except NoSuchNamespaceError:
+        return {}
+    tables = {}
+    for identifier in identifiers:
+        table = catalog.load_table(identifier)
+        snapshot = table.current_snapshot()
+        summary = snapshot.summary if snapshot is not None else None
+        tables[table.properties.get("catchment.table", ".".join(identifier))] = {
+            "bronze": ".".join(identifier),
+            "rows": int((summary.get("total-records") if summary is not None else None) or 0),
+            "last_commit_at": _iso(snapshot.timestamp_ms / 1000) if snapshot is not None else None,
+        }
+    return tables
+
+
+def _sinks(config: PipelineConfig, report: Report | None, progress: Mapping[str, Progress]) -> dict[str, Any]:
+    sinks = {}
+    for sink in config.sink_configs:
+        reported = report.sinks.get(sink.name) if report is not None else None
+        held = progress.get(sink.name)
+        sinks[sink.name] = {
+            "type": sink.type,
+            "positions": {lane: at.hex() for lane, at in held.positions.items()} if held is not None else {},
+            "flushes": reported.flushes if reported is not None else 0,
+            "last_flush_at": _iso(reported.last_flush_at) if reported is not None else None,
+            "flush_seconds": reported.flush_seconds if reported is not None else None,
+        }
+    return sinks
+
+
+def _source(config: PipelineConfig) -> dict[str, Any]:
+    try:
+        return {"available": True, **asdict(config.source_config.retention(config.context))}
+    except CatchmentError as refused:
+        return {"available": False, "error": str(refused)}
+
+
+def _iso(epoch_seconds: float | None) -> str | None:
+    if epoch_seconds is None:
+        return None
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(epoch_seconds))
+    return f"{whole}.{int(epoch_seconds % 1 * 1000):03}Z"

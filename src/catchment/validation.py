@@ -1,0 +1,83 @@
+"""All checks of a pipeline: its files, its source, its transforms against the source's tables, its sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from catchment.config import PipelineConfig
+from catchment.errors import CatchmentError, ConfigError, Retriable
+from catchment.finding import Finding, error, ok, warning
+from catchment.registry import Checked
+
+
+def check_files(config: PipelineConfig) -> list[Finding]:
+    """The pipeline file, which has been read, and the gold models."""
+    findings = [ok("file", f"Pipeline {config.name}: {config.source_config.type} to {_sinks(config)}.")]
+    if config.lakehouse.gold is not None:
+        from catchment.lakehouse.gold import load_models
+
+        try:
+            models = load_models(config.directory / config.lakehouse.gold)
+            names = ", ".join(model.name for model in models)
+            findings.append(ok("gold", f"Models: {names}." if models else "No models yet."))
+        except ConfigError as wrong:
+            findings.append(error("gold", str(wrong)))
+    return findings
+
+
+def check_systems(config: PipelineConfig) -> tuple[list[Finding], bool]:
+    """The source and the sinks; and whether one of them could not be asked."""
+    findings, source_away = _check_source(config)
+    sinks_away = False
+    for sink in config.sink_configs:
+        subject = f"sink {sink.name}"
+        if not isinstance(sink, Checked):
+            findings.append(ok(subject, "It has no check of its own."))
+            continue
+        try:
+            findings += sink.check(config.context)
+        except CatchmentError as refused:
+            sinks_away |= isinstance(refused, Retriable)
+            findings.append(error(subject, str(refused)))
+    return findings, source_away or sinks_away
+
+
+def _check_source(config: PipelineConfig) -> tuple[list[Finding], bool]:
+    source = config.source_config
+    try:
+        findings = source.check(config.context)
+        columns = source.columns(config.context)
+    except CatchmentError as refused:
+        return [error("source", str(refused))], isinstance(refused, Retriable)
+    for transform in config.transform_configs:
+        findings += transform.check_columns(columns)
+    findings += _check_models(config, columns)
+    return findings, False
+
+
+def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Gold models over tables that are not captured: they wait for them, perhaps for ever."""
+    if config.lakehouse.gold is None:
+        return []
+    from catchment.lakehouse.gold import load_models
+
+    try:
+        models = load_models(config.directory / config.lakehouse.gold)
+    except ConfigError:
+        return []  # told by check_files
+    tables = {name.removeprefix("public.").replace(".", "_") for name in columns}
+    return [
+        warning(
+            f"gold {model.name}",
+            f"It reads {', '.join(missing)}, which is not captured: it waits until it is. Correct the model, or "
+            "`source.tables`.",
+        )
+        for model in models
+        if (
+            missing := sorted({str(ref) for ref in model.references if ref.layer != "gold" and ref.table not in tables})
+        )
+    ]
+
+
+def _sinks(config: PipelineConfig) -> str:
+    return ", ".join(sink.name for sink in config.sink_configs)
