@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from pyiceberg.avro.codecs import AvroCompressionCodec
 from pyiceberg.io import FileIO
@@ -66,6 +67,22 @@ class Manifests:
         return after
 
 
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """A manifest, or the entries of one that is still to be written. size: its live entries."""
+
+    content: ManifestFile | Sequence[ManifestEntry]
+    size: int
+
+    @property
+    def size_class(self) -> int:
+        found, size = 0, self.size
+        while size >= FAN_OUT:
+            size //= FAN_OUT
+            found += 1
+        return found
+
+
 class ManifestDraft:
     """The manifests of a snapshot that is being made. Files go to `put`; nothing points to them yet."""
 
@@ -82,8 +99,13 @@ class ManifestDraft:
 
     def append(self, files: Sequence[DataFile]) -> list[ManifestFile]:
         """The manifests after adding these data files; merged where it is time."""
-        added = [self._write(self._added(files), ())] if files else []
-        return self._merge([*added, *self._base.files])
+        groups = [_Group(one, _live_files(one)) for one in self._base.files]
+        if files:
+            groups.insert(0, _Group(self._added(files), len(files)))
+        return [
+            one.content if isinstance(one.content, ManifestFile) else self._write(one.content, ())
+            for one in self._merged(groups)
+        ]
 
     def replace(self, files: Sequence[DataFile]) -> list[ManifestFile]:
         """The manifests after replacing every data file by these."""
@@ -102,24 +124,24 @@ class ManifestDraft:
         self._put(location, output.content)
         return location
 
-    def _merge(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
-        classes: dict[int, list[ManifestFile]] = {}
-        for one in manifests:
-            classes.setdefault(_size_class(one), []).append(one)
-        due = next((group for group in classes.values() if _is_due(group)), None)
+    def _merged(self, groups: list[_Group]) -> list[_Group]:
+        """Merge size classes that are full. Nothing is written: what is merged may be merged again."""
+        classes: dict[int, list[_Group]] = {}
+        for one in groups:
+            classes.setdefault(one.size_class, []).append(one)
+        due = next((group for group in classes.values() if len(group) >= FAN_OUT and group[0].size < LARGEST), None)
         if due is None:
-            return manifests
+            return groups
         # Newest first, as the list is: readers that follow it meet rows in the same order as before.
-        chosen = {one.manifest_path for one in due}
-        entries = [entry for one in due for entry in self._entries_of(one)]
-        merged = self._write([self._again(entry) for entry in entries], ())
-        place = next(i for i, one in enumerate(manifests) if one.manifest_path in chosen)
-        rest = [one for one in manifests if one.manifest_path not in chosen]
-        return self._merge([*rest[:place], merged, *rest[place:]])
+        merged = _Group([entry for one in due for entry in self._entries_of(one)], sum(one.size for one in due))
+        place = next(i for i, one in enumerate(groups) if one in due)
+        rest = [one for one in groups if one not in due]
+        return self._merged([*rest[:place], merged, *rest[place:]])
 
-    def _entries_of(self, manifest: ManifestFile) -> tuple[ManifestEntry, ...]:
-        mine = self.entries.get(manifest.manifest_path)
-        return mine if mine is not None else self._base.entries(manifest)
+    def _entries_of(self, group: _Group) -> Sequence[ManifestEntry]:
+        if isinstance(group.content, ManifestFile):
+            return [self._with(entry, ManifestEntryStatus.EXISTING) for entry in self._base.entries(group.content)]
+        return group.content
 
     def _write(self, live: Sequence[ManifestEntry], removed: Sequence[ManifestEntry]) -> ManifestFile:
         location = f"{self._folder}/{uuid.uuid4()}-m0.avro"
@@ -152,11 +174,6 @@ class ManifestDraft:
             for file in files
         ]
 
-    def _again(self, entry: ManifestEntry) -> ManifestEntry:
-        """An entry in a merged manifest: still ADDED if this very snapshot adds its file."""
-        mine = entry.snapshot_id == self._snapshot_id
-        return self._with(entry, ManifestEntryStatus.ADDED if mine else ManifestEntryStatus.EXISTING)
-
     def _with(self, entry: ManifestEntry, status: ManifestEntryStatus) -> ManifestEntry:
         """The entry with another status; a deleted one carries the snapshot that deleted it."""
         deleted = status == ManifestEntryStatus.DELETED
@@ -173,15 +190,3 @@ class ManifestDraft:
 
 def _live_files(manifest: ManifestFile) -> int:
     return (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
-
-
-def _size_class(manifest: ManifestFile) -> int:
-    size, entries = 0, _live_files(manifest)
-    while entries >= FAN_OUT:
-        entries //= FAN_OUT
-        size += 1
-    return size
-
-
-def _is_due(group: Sequence[ManifestFile]) -> bool:
-    return len(group) >= FAN_OUT and _live_files(group[0]) < LARGEST
