@@ -84,6 +84,14 @@ def database_18(postgres_18: EmbeddedPostgres) -> Iterator[str]:
     yield from _database(postgres_18)
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that everybody may enter, as a home usually is: `tmp_path` lets only its owner in."""
+    with tempfile.TemporaryDirectory(prefix="catchment-test-", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
 @pytest.fixture(scope="session")
 def drop_database() -> Callable[[str, str], None]:
     """Drops a database, given the server's DSN and its name, with its slots."""

@@ -7,9 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -19,14 +18,6 @@ from catchment.demo.postgres import NOT_DURABLE, EmbeddedPostgres
 from catchment.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets and accounts")
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory that everybody may enter, as a home usually is."""
-    with tempfile.TemporaryDirectory(prefix="catchment-test-", ignore_cleanup_errors=True) as path:
-        Path(path).chmod(0o755)
-        yield Path(path)
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -49,19 +40,19 @@ def test_answers_over_tcp_and_unix_socket_and_is_ready_for_capture(postgres: Emb
     assert ask(postgres.unix_dsn, "SHOW server_version").split()[0] == postgres.version
 
 
-def test_comes_back_at_the_same_address_with_its_data(directory: Path) -> None:
-    with EmbeddedPostgres(directory / "server", settings=NOT_DURABLE) as server:
+def test_comes_back_at_the_same_address_with_its_data(open_directory: Path) -> None:
+    with EmbeddedPostgres(open_directory / "server", settings=NOT_DURABLE) as server:
         before = server.dsn
         with psycopg.connect(before, autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     assert not server.running
-    with EmbeddedPostgres(directory / "server", settings=NOT_DURABLE) as again:
+    with EmbeddedPostgres(open_directory / "server", settings=NOT_DURABLE) as again:
         assert again.dsn == before
         assert ask(again.dsn, "SELECT answer FROM kept") == "42"
 
 
-def test_starts_again_after_its_processes_were_killed(directory: Path) -> None:
-    with EmbeddedPostgres(directory / "server") as server:
+def test_starts_again_after_its_processes_were_killed(open_directory: Path) -> None:
+    with EmbeddedPostgres(open_directory / "server") as server:
         with psycopg.connect(server.dsn, autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
         server.kill()
@@ -71,8 +62,8 @@ def test_starts_again_after_its_processes_were_killed(directory: Path) -> None:
         assert ask(server.dsn, "SELECT answer FROM kept") == "42"
 
 
-def test_a_stale_pid_file_that_names_a_living_stranger_does_not_hinder(directory: Path) -> None:
-    with EmbeddedPostgres(directory / "server", settings=NOT_DURABLE) as server:
+def test_a_stale_pid_file_that_names_a_living_stranger_does_not_hinder(open_directory: Path) -> None:
+    with EmbeddedPostgres(open_directory / "server", settings=NOT_DURABLE) as server:
         server.kill()
         pid_file = server.data / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
@@ -82,81 +73,81 @@ def test_a_stale_pid_file_that_names_a_living_stranger_does_not_hinder(directory
         assert ask(server.dsn, "SELECT 1") == "1"
 
 
-def test_moves_when_its_remembered_port_was_taken_and_says_so(directory: Path) -> None:
-    with EmbeddedPostgres(directory / "server", settings=NOT_DURABLE) as server:
+def test_moves_when_its_remembered_port_was_taken_and_says_so(open_directory: Path) -> None:
+    with EmbeddedPostgres(open_directory / "server", settings=NOT_DURABLE) as server:
         port = server.port
     with socket.socket() as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", port))
         thief.listen()
-        with EmbeddedPostgres(directory / "server", settings=NOT_DURABLE) as again:
+        with EmbeddedPostgres(open_directory / "server", settings=NOT_DURABLE) as again:
             assert again.moved_from == port
             assert again.port != port
             assert ask(again.dsn, "SELECT 1") == "1"
 
 
-def test_a_port_that_was_asked_for_and_is_taken_is_refused(directory: Path) -> None:
+def test_a_port_that_was_asked_for_and_is_taken_is_refused(open_directory: Path) -> None:
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))
         thief.listen()
-        server = EmbeddedPostgres(directory / "server", port=thief.getsockname()[1])
+        server = EmbeddedPostgres(open_directory / "server", port=thief.getsockname()[1])
         with pytest.raises(ConfigError, match="taken by another program"):
             server.start()
         assert not server.running
 
 
-def test_takes_a_running_server_as_it_is_and_leaves_it_running(directory: Path) -> None:
-    with EmbeddedPostgres(directory / "server", settings=NOT_DURABLE) as server:
-        with EmbeddedPostgres(directory / "server") as guest:
+def test_takes_a_running_server_as_it_is_and_leaves_it_running(open_directory: Path) -> None:
+    with EmbeddedPostgres(open_directory / "server", settings=NOT_DURABLE) as server:
+        with EmbeddedPostgres(open_directory / "server") as guest:
             assert guest.pid == server.pid
         assert server.running
 
 
-def test_ends_with_a_process_that_was_killed(directory: Path) -> None:
+def test_ends_with_a_process_that_was_killed(open_directory: Path) -> None:
     script = (
         "import sys, time; from catchment.demo.postgres import EmbeddedPostgres;"
         "server = EmbeddedPostgres(sys.argv[1]).start(); print(server.pid, flush=True); time.sleep(600)"
     )
     owner = subprocess.Popen(
-        [sys.executable, "-c", script, str(directory / "server")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(open_directory / "server")], stdout=subprocess.PIPE, text=True
     )
     assert owner.stdout is not None
     with owner.stdout:
         assert int(owner.stdout.readline()) > 0
-        server = EmbeddedPostgres(directory / "server")
+        server = EmbeddedPostgres(open_directory / "server")
         assert server.running
         owner.send_signal(signal.SIGKILL)
         owner.wait(30)
     until(lambda: not server.running)
 
 
-def test_a_server_whose_process_was_killed_is_replaced_not_relied_on(directory: Path) -> None:
+def test_a_server_whose_process_was_killed_is_replaced_not_relied_on(open_directory: Path) -> None:
     script = (
         "import sys, time; from catchment.demo.postgres import EmbeddedPostgres;"
         "server = EmbeddedPostgres(sys.argv[1]).start(); print(server.pid, flush=True); time.sleep(600)"
     )
     owner = subprocess.Popen(
-        [sys.executable, "-c", script, str(directory / "server")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(open_directory / "server")], stdout=subprocess.PIPE, text=True
     )
     assert owner.stdout is not None
     with owner.stdout:
         first = int(owner.stdout.readline())
         owner.send_signal(signal.SIGKILL)
         owner.wait(30)
-    with EmbeddedPostgres(directory / "server") as server:
+    with EmbeddedPostgres(open_directory / "server") as server:
         assert server.pid != first
         with psycopg.connect(server.dsn) as connection:
             connection.execute("SELECT pg_sleep(0.5)")
         assert server.running
 
 
-def test_stays_when_asked_to_be_kept(directory: Path) -> None:
+def test_stays_when_asked_to_be_kept(open_directory: Path) -> None:
     script = (
         "import sys; from catchment.demo.postgres import EmbeddedPostgres;"
         "EmbeddedPostgres(sys.argv[1]).start(keep=True)"
     )
-    subprocess.run([sys.executable, "-c", script, str(directory / "server")], check=True, timeout=60)
-    server = EmbeddedPostgres(directory / "server")
+    subprocess.run([sys.executable, "-c", script, str(open_directory / "server")], check=True, timeout=60)
+    server = EmbeddedPostgres(open_directory / "server")
     try:
         assert ask(server.dsn, "SELECT 1") == "1"
     finally:
@@ -165,8 +156,8 @@ def test_stays_when_asked_to_be_kept(directory: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has directories that its server cannot enter")
-def test_finds_another_place_for_its_data_under_a_directory_only_root_may_enter(directory: Path) -> None:
-    closed = directory / "closed"
+def test_finds_another_place_for_its_data_under_a_directory_only_root_may_enter(open_directory: Path) -> None:
+    closed = open_directory / "closed"
     closed.mkdir(mode=0o700)
     with EmbeddedPostgres(closed / "server", settings=NOT_DURABLE) as server:
         assert ask(server.unix_dsn, "SELECT 1") == "1"
@@ -185,13 +176,13 @@ def test_finds_another_place_for_its_data_under_a_directory_only_root_may_enter(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has programs that its server cannot reach")
-def test_runs_programs_from_a_directory_only_root_may_enter(directory: Path) -> None:
+def test_runs_programs_from_a_directory_only_root_may_enter(open_directory: Path) -> None:
     import shutil
 
     from catchment.demo.account import server_account
     from catchment.demo.binaries import WHEEL, find_binaries, reachable_binaries
 
-    closed = directory / "closed"
+    closed = open_directory / "closed"
     closed.mkdir(mode=0o700)
     found = find_binaries(18)
     if WHEEL not in str(found):
@@ -202,14 +193,14 @@ def test_runs_programs_from_a_directory_only_root_may_enter(directory: Path) -> 
     copied = reachable_binaries(hidden, server_account())
     try:
         assert closed not in copied.parents
-        with EmbeddedPostgres(directory / "server", settings=NOT_DURABLE, bin_dir=hidden) as server:
+        with EmbeddedPostgres(open_directory / "server", settings=NOT_DURABLE, bin_dir=hidden) as server:
             assert ask(server.dsn, "SELECT 1") == "1"
     finally:
         shutil.rmtree(copied.parent.parent.parent)
 
 
-def test_a_path_too_long_for_a_socket_has_its_socket_elsewhere(directory: Path) -> None:
-    deep = directory / ("long" * 20) / ("longer" * 10)
+def test_a_path_too_long_for_a_socket_has_its_socket_elsewhere(open_directory: Path) -> None:
+    deep = open_directory / ("long" * 20) / ("longer" * 10)
     deep.mkdir(parents=True)
     with EmbeddedPostgres(deep / "server", settings=NOT_DURABLE) as server:
         assert deep not in server.socket_directory.parents

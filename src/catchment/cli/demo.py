@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from catchment.cli.signals import stop_on_signals
+
 app = typer.Typer(no_args_is_help=True, help="See it work: an embedded PostgreSQL, a shop, a lake.")
 
 DIRECTORY = Path("shop-demo")
@@ -39,13 +41,12 @@ def shop(
     DIR/pipeline.yaml "SELECT * FROM gold.city_revenue".
     """
     from catchment.demo.shop_demo import ShopDemo, to_json
-    from catchment.demo.until_stopped import until_stopped
     from catchment.demo.views import Lines, summary_text
 
     on_screen = sys.stdout.isatty() and not as_json
     if seconds is None and not on_screen:
         seconds = SECONDS_WITHOUT_TERMINAL
-    with until_stopped() as stop:
+    with stop_on_signals() as stop:
         demo = ShopDemo(directory, rate=rate, seconds=seconds, seed=seed)
         if on_screen:
             from catchment.demo.screen import Screen
@@ -65,7 +66,6 @@ def server(
 ) -> None:
     """Run the demo's PostgreSQL by itself, at the same DSN as before, until Ctrl-C."""
     from catchment.demo.shop_demo import demo_server, server_dsn
-    from catchment.demo.until_stopped import until_stopped
 
     postgres = demo_server(directory, port=port)
     if stop_it:
@@ -73,7 +73,7 @@ def server(
         postgres.shut_down()
         print("PostgreSQL is stopped." if was_running else "PostgreSQL was not running.", file=sys.stderr)
         return
-    with until_stopped() as stop:
+    with stop_on_signals() as stop:
         was_running = postgres.running
         postgres.start(keep=detach)
         try:

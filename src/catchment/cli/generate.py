@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from catchment.cli.signals import stop_on_signals
+
 if TYPE_CHECKING:
     from catchment.demo.traffic import TrafficSummary
 
@@ -38,10 +40,9 @@ def shop(
     """Fill a shop with made-up people and goods, if it is new, and let orders come, move and go."""
     from catchment.demo.shop import ShopSize, open_shop
     from catchment.demo.traffic import Traffic, check_rate
-    from catchment.demo.until_stopped import until_stopped
 
     check_rate(rate)
-    with until_stopped() as stop:
+    with stop_on_signals() as stop:
         filled = open_shop(dsn, seed=seed, size=ShopSize(users, products, orders))
         _tell(
             f"The shop is new: {users:,} users, {products:,} products, {orders:,} orders."

@@ -32,15 +32,15 @@ class Capture:
         self._error: BaseException | None = None
         self.last: Report | None = None
         """The newest report."""
-        self.steady_since: float | None = None
-        """When (epoch seconds) every table's snapshot had been read and changes were coming."""
+        self.live = False
+        """Has it read every table and does it follow the changes?"""
 
     def report(self, report: Report) -> None:
         """Called by the pipeline."""
         self.last = report
         unread = any(one.chunks_done < one.chunks_total for one in report.snapshots.values())
-        if self.steady_since is None and report.state == "running" and report.mode == "live" and not unread:
-            self.steady_since = report.at
+        if report.state == "running" and report.mode == "live" and not unread:
+            self.live = True
 
     def start(self) -> None:
         """Capture until told otherwise."""

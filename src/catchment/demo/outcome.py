@@ -83,6 +83,8 @@ def freshness(
     """
     import numpy as np
 
+    if not sightings or since == float("inf"):
+        return Freshness()
     commits = np.concatenate(
         [
             lake.execute(
@@ -93,7 +95,7 @@ def freshness(
             for name in names
         ]
     ).astype(np.float64)
-    if not len(sightings) or not len(commits):
+    if not len(commits):
         return Freshness()
     seen_at = np.array([at for at, _ in sightings])
     newest = np.maximum.accumulate(np.array([commit for _, commit in sightings]))

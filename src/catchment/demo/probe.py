@@ -37,6 +37,11 @@ def main(arguments: list[str]) -> int:
 
 def watch(pipeline: Path, stop: threading.Event) -> None:
     """Tell of every change of the lake, until `stop`."""
+    import catchment.lakehouse.connection  # what takes long to load is loaded before the first look
+    import catchment.lakehouse.current
+    import catchment.lakehouse.ops  # noqa: F401
+
+    tell(probing=True)
     seen: dict[str, str] = {}
     while True:
         ending = stop.wait(LOOK_SECONDS)

@@ -47,6 +47,7 @@ source:
 lakehouse:
   catalog: {type: sql, uri: "sqlite:///lake/catalog.db", warehouse: "lake/warehouse"}
   gold: gold/
+  gold_budget_percent: 30       # of the time, at most: a demo wants its gold to move
 sinks:
   - {type: iceberg, flush_interval_seconds: 1, flush_rows: 100000}
 """
@@ -79,6 +80,7 @@ class _Watched:
     traffic_seconds: float = 0.0
     per_second: float = 0.0
     gold: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    probing: bool = False
     sightings: list[tuple[float, float]] = field(default_factory=list)
 
     def hear_traffic(self, message: dict[str, Any]) -> None:
@@ -89,7 +91,10 @@ class _Watched:
         self.operations, self.traffic_seconds = message["operations"], message["seconds"]
 
     def hear_probe(self, message: dict[str, Any]) -> None:
-        """A sighting of the lake."""
+        """That it looks now, or a sighting of the lake."""
+        self.probing = True
+        if "seen_at" not in message:
+            return
         if message["newest"] is not None:
             self.sightings.append((message["seen_at"], message["newest"]))
         if message["gold"] is not None:
@@ -117,6 +122,7 @@ class ShopDemo:
         self._capture: Capture | None = None
         self._dsn = ""
         self._traffic_began: float | None = None
+        self._measured_since = float("inf")
 
     def run(self, stop: threading.Event, view: View) -> Outcome:
         """Make traffic and capture it until `stop` or the seconds are over; drain; compare; stop all.
@@ -127,8 +133,9 @@ class ShopDemo:
         with ExitStack() as stack:
             stack.enter_context(view)
             self._open_source(stack, view)
-            capture = self._open_capture(stack, view)
             probe = self._child(stack, "probe", str(self._directory / "pipeline.yaml"), hear=self._watched.hear_probe)
+            capture = self._open_capture(stack, view)
+            self._wait_until_live(stop, view, capture)
             self._make_traffic(stack, stop, view, capture)
             self._drain(view, capture)
             self._show(view, "Comparing the lake with PostgreSQL")
@@ -166,10 +173,18 @@ class ShopDemo:
         capture.start()
         return capture
 
+    def _wait_until_live(self, stop: threading.Event, view: View, capture: Capture) -> None:
+        """Traffic begins when the shop has been read and the probe looks, so that all of it is measured."""
+        while capture.running and not stop.wait(SHOW_SECONDS / 5):
+            if capture.live and self._watched.probing:
+                return
+            self._show(view, "Reading the shop's tables" if capture.last is not None else "Starting capture")
+
     def _make_traffic(self, stack: ExitStack, stop: threading.Event, view: View, capture: Capture) -> None:
         arguments = (self._dsn, str(self._rate), str(self._seconds or 0), str(self._seed))
         traffic = self._child(stack, "traffic_process", *arguments, hear=self._watched.hear_traffic)
         self._traffic_began = time.monotonic()
+        self._measured_since = time.time()
         while capture.running and not traffic.ended and not stop.wait(SHOW_SECONDS):
             self._show(view, "Capturing")
         self._show(view, "Capturing")
@@ -212,13 +227,12 @@ class ShopDemo:
         path = self._directory / "pipeline.yaml"
         capture.refresh_gold()
         with catchment.connect(path) as lake:
-            since = capture.steady_since
             return Outcome(
                 directory=str(self._directory),
                 seconds=round(watched.traffic_seconds, 3),
                 operations=watched.operations,
                 tables={name: compare(lake, self._dsn, name) for name in TABLES},
-                freshness_ms=freshness(lake, TABLES, watched.sightings, since if since is not None else float("inf")),
+                freshness_ms=freshness(lake, TABLES, watched.sightings, self._measured_since),
                 gold=gold_rows(lake),
             )
 
