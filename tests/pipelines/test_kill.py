@@ -7,6 +7,7 @@ import random
 import signal
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from catchment import failpoint
@@ -72,21 +73,20 @@ def test_every_change_after_the_snapshot_is_in_bronze_once(database: str, tmp_pa
 
 @pytest.mark.parametrize("postgres", ["18"], indirect=True)
 def test_sigterm_in_the_middle_of_a_transaction_ends_cleanly_and_loses_nothing(database: str, tmp_path: Path) -> None:
-    import psycopg
-
     set_up(database)
     pipeline = write_pipeline(tmp_path, database)
     catch_up(pipeline)
     process = start(pipeline)
-    with psycopg.connect(database) as connection:
-        connection.execute("INSERT INTO accounts SELECT g, 'big', g, NULL FROM generate_series(1000, 300000) g")
-        connection.commit()
-        wait_for(
-            lambda: bool(list((tmp_path / "lake").rglob("*.parquet"))) and process.poll() is None, what="the first file"
-        )
+    with psycopg.connect(database, autocommit=True) as connection:
+        active = "SELECT 1 FROM pg_replication_slots WHERE active AND NOT temporary"
+        wait_for(lambda: bool(connection.execute(active).fetchall()), what="a stream")
+        before = len(list((tmp_path / "lake").rglob("*.parquet")))
+        connection.execute("INSERT INTO accounts SELECT g, 'big', g, NULL FROM generate_series(1000, 500000) g")
+        # Files of a transaction are written before it is whole; nobody sees them.
+        wait_for(lambda: len(list((tmp_path / "lake").rglob("*.parquet"))) > before, what="a file of the transaction")
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+    assert process.returncode == 0, errors
     catch_up(pipeline)
-    assert query(pipeline, "SELECT count(*) FROM bronze.accounts WHERE after.name = 'big'") == [(299001,)]
+    assert query(pipeline, "SELECT count(*) FROM bronze.accounts WHERE after.name = 'big'") == [(499001,)]
     expect_equal(pipeline, database, "accounts", ("id",))
