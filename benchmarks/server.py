@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 import psycopg
 
 from benchmarks import orders
 from catchment.demo.postgres import EmbeddedPostgres
 
-SCRATCH = Path(__file__).parent.parent / ".cache" / "benchmarks"
-"""Everything that a run writes; git ignores it."""
+CACHE = Path(__file__).parent.parent / ".cache"
+"""What outlives a run; git ignores it."""
+
+SCRATCH = CACHE / "benchmarks" / str(os.getpid())
+"""Everything that this run writes; gone at its end."""
 
 SETTINGS = {
     # The WAL of a backlog is read several times: no checkpoint or autovacuum in the middle of a figure.
@@ -39,7 +45,7 @@ class Database:
         """Over TCP: what most sources are reached by."""
         return self.server.dsn_of(self.name)
 
-    def connect(self) -> psycopg.Connection:
+    def connect(self) -> psycopg.Connection[Any]:
         """A connection in autocommit mode."""
         return psycopg.connect(self.dsn, autocommit=True)
 
@@ -72,19 +78,23 @@ class Database:
 
 @contextmanager
 def embedded_server() -> Iterator[EmbeddedPostgres]:
-    """A fresh server under `.cache/`, gone at the end."""
-    directory = SCRATCH / "server"
-    _remove(directory)
-    with EmbeddedPostgres(directory, settings=SETTINGS) as server:
-        yield server
-    _remove(directory)
+    """A fresh server in `SCRATCH`, which is removed with everything in it at the end."""
+    for left in SCRATCH.parent.glob("*"):
+        # Of runs that were killed: a backlog's WAL is gigabytes.
+        if not (left.name.isdigit() and psutil.pid_exists(int(left.name))):
+            _remove(left)
+    try:
+        with EmbeddedPostgres(SCRATCH / "server", settings=SETTINGS) as server:
+            yield server
+    finally:
+        _remove(SCRATCH)
 
 
-def _remove(directory: Path) -> None:
-    data = directory / "data"
+def _remove(scratch: Path) -> None:
+    data = scratch / "server" / "data"
     if data.is_symlink():
         shutil.rmtree(data.resolve().parent, ignore_errors=True)
-    shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
