@@ -109,7 +109,9 @@ def lake_rows(pipeline: Path, table: str, columns: list[str], key: tuple[str, ..
 
 def _as_text(name: str, kind: str) -> str:
     if kind == "TIMESTAMP WITH TIME ZONE":
-        return f"""regexp_replace(strftime(timezone('UTC', "{name}"), '%Y-%m-%d %H:%M:%S.%f'), '\\.?0+$', '') || '+00'"""
+        return (
+            f"""regexp_replace(strftime(timezone('UTC', "{name}"), '%Y-%m-%d %H:%M:%S.%f'), '\\.?0+$', '') || '+00'"""
+        )
     return f'"{name}"::varchar'
 
 
@@ -127,9 +129,8 @@ def expect_equal(pipeline: Path, dsn: str, table: str, key: tuple[str, ...]) -> 
     with psycopg.connect(dsn) as connection:
         columns = _columns(connection, table)
     expected, actual = source_rows(dsn, table, key), lake_rows(pipeline, table, columns, key)
-    missing = [row for row in expected if row not in set(actual)]
-    ghosts = [row for row in actual if row not in set(expected)]
-    assert (missing[:3], ghosts[:3]) == ([], []), f"{table}: {len(missing)} rows missing, {len(ghosts)} too many"
+    missing, ghosts = set(expected) - set(actual), set(actual) - set(expected)
+    assert not missing and not ghosts, f"{table}: missing {sorted(missing)[:3]}, too many {sorted(ghosts)[:3]}"
     assert len(expected) == len(actual)
 
 
