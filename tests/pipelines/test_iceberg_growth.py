@@ -126,6 +126,7 @@ def test_a_commit_by_somebody_else_is_seen_and_survived(tmp_path: Path) -> None:
     with pytest.raises(SinkUnavailable, match="another writer"):
         sink.flush()
     sink.close()
+    assert len(list((tmp_path / "lake/warehouse/bronze/both/data").iterdir())) == 1
     assert writer.rows(tmp_path, "both") == [(0, 0)]
 
     again = writer.open_sink(tmp_path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from catchment.errors import ConfigError, SinkUnavailable
+from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
 from catchment.lakehouse.config import CatalogConfig
 
 if TYPE_CHECKING:
@@ -41,6 +44,31 @@ def load_catalog(config: CatalogConfig, directory: Path) -> Catalog:
     if isinstance(catalog, SqlCatalog):
         tune(catalog.engine)
     return catalog
+
+
+@contextmanager
+def catalog_errors(what: str) -> Iterator[None]:
+    """Turn what goes wrong between us and a catalog into `SinkUnavailable`, or `SinkRefused` if it says no."""
+    from pyiceberg.exceptions import ForbiddenError, UnauthorizedError
+
+    try:
+        yield
+    except (ForbiddenError, UnauthorizedError) as error:
+        raise SinkRefused(f"{what}: the catalog refuses us. Check the credentials in `lakehouse.catalog`.") from error
+    except _expected_errors() as error:
+        # The HTTP client's errors are OSErrors; their texts may hold whole addresses with credentials.
+        reason = getattr(error, "orig", None) or getattr(error, "strerror", None) or type(error).__name__
+        raise SinkUnavailable(f"{what}: {reason}. The catalog or its storage may be back later.") from error
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    from pyiceberg.exceptions import RESTError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # What boto3 raises, where it is in use (Glue, DynamoDB, S3).
+    botocore: Any = sys.modules.get("botocore.exceptions")
+    aws = (botocore.BotoCoreError, botocore.ClientError) if botocore is not None else ()
+    return (OSError, RESTError, SQLAlchemyError, *aws)
 
 
 def catalog_properties(config: CatalogConfig, directory: Path) -> dict[str, str]:

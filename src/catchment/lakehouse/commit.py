@@ -18,7 +18,6 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
-    CommitStateUnknownException,
     NoSuchNamespaceError,
     NoSuchTableError,
     TableAlreadyExistsError,
@@ -29,11 +28,11 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from sqlalchemy import Connection, update
 
 from catchment import failpoint
-from catchment.errors import SinkUnavailable
-from catchment.lakehouse.catalog import local_path
+from catchment.errors import LeaseLost, SinkUnavailable
+from catchment.lakehouse.catalog import catalog_errors, local_path
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.ops import OpsStore, ops_errors
-from catchment.lakehouse.storage import storage, writing
+from catchment.lakehouse.storage import LocalStorage, writing
 from catchment.lakehouse.table import TABLE_PROPERTIES, Change, Draft, LakeTable
 from catchment.lakehouse.table_schema import fit, fit_exactly
 from catchment.progress import Progress
@@ -50,6 +49,10 @@ class Owner:
     pipeline: str
     sink: str
     epoch: int
+
+
+class TableMoved(SinkUnavailable):
+    """Another writer committed to a table since we last did."""
 
 
 class Committer(Protocol):
@@ -89,12 +92,17 @@ class AtomicCommitter:
         owner = self._owner
         locations = prepare(drafts)
         failpoint.reach("before_commit")
-        with ops_errors(f"The commit of pipeline {owner.pipeline} failed"), self._ops.writing() as connection:
-            self._ops.check_epoch(connection, owner.pipeline, owner.epoch)
-            for draft, location in zip(drafts, locations, strict=True):
-                move(connection, self._catalog, draft, location)
-            self._ops.keep_schemas(connection, owner.pipeline, schemas)
-            self._ops.keep_progress(connection, owner.pipeline, owner.sink, progress, owner.epoch)
+        try:
+            with ops_errors(f"The commit of pipeline {owner.pipeline} failed"), self._ops.writing() as connection:
+                self._ops.check_epoch(connection, owner.pipeline, owner.epoch)
+                for draft, location in zip(drafts, locations, strict=True):
+                    move(connection, self._catalog, draft, location)
+                self._ops.keep_schemas(connection, owner.pipeline, schemas)
+                self._ops.keep_progress(connection, owner.pipeline, owner.sink, progress, owner.epoch)
+        except (LeaseLost, TableMoved):
+            # Raised before COMMIT: nothing can point to these files. After any other failure something may.
+            discard(drafts, locations)
+            raise
         failpoint.reach("after_commit")
         settle(drafts, locations)
 
@@ -155,25 +163,33 @@ class SequentialCommitter:
         self._commit_table(draft)
 
     def _commit_table(self, draft: Draft) -> None:
-        commit_one(self._catalog, draft)
+        try:
+            commit_one(self._catalog, draft)
+        except TableMoved as error:
+            self._check_epoch(error)
+            raise
+
+    def _check_epoch(self, reason: TableMoved) -> None:
+        """Was it a new holder of the lease that moved the table? Then this process must stop, not try again."""
+        with catalog_errors("The progress of the pipeline could not be read"):
+            rows = self._catalog.load_table(("ops", "progress")).scan().to_arrow().to_pylist()
+        found = next((row["epoch"] for row in rows if _is(row, self._owner)), 0)
+        if found > self._owner.epoch:
+            raise LeaseLost(
+                f"Another process took pipeline {self._owner.pipeline} over (epoch {found}, ours was "
+                f"{self._owner.epoch}). This one stops; what it had not committed, the other captures."
+            ) from reason
 
 
 def commit_one(catalog: Catalog, draft: Draft) -> None:
     """Commit one table through the catalog's own interface, on exactly the state that it was built on."""
     table = draft.table
-    try:
-        response = catalog.commit_table(table.table, draft.requirements, draft.updates)
-    except CommitFailedException as error:
-        raise _moved(table) from error
-    except CommitStateUnknownException as error:
-        raise SinkUnavailable(
-            f"The catalog did not say whether the commit to {table.name} succeeded. It is looked up before going on."
-        ) from error
-    except OSError as error:
-        # The HTTP client's errors are OSErrors too: no answer is no outcome.
-        raise SinkUnavailable(
-            f"The catalog did not answer the commit to {table.name}: {type(error).__name__}."
-        ) from error
+    # No answer, or an unclear one, is no outcome: whoever opens next looks at the table, and so do we.
+    with catalog_errors(f"The commit to {table.name} may or may not have happened"):
+        try:
+            response = catalog.commit_table(table.table, draft.requirements, draft.updates)
+        except CommitFailedException as error:
+            raise _moved(table) from error
     table.adopt(draft, response.metadata, response.metadata_location)
     table.storage.delete(draft.garbage)
 
@@ -209,6 +225,12 @@ def move(connection: Connection, catalog: SqlCatalog, draft: Draft, location: st
         raise _moved(draft.table)
 
 
+def discard(drafts: Sequence[Draft], locations: Sequence[str]) -> None:
+    """Delete the files of a commit that certainly did not happen."""
+    for draft, location in zip(drafts, locations, strict=True):
+        draft.table.storage.delete([*draft.written, location, *draft.added])
+
+
 def settle(drafts: Sequence[Draft], locations: Sequence[str]) -> None:
     """The transaction has committed: remember what the tables are, and delete what nothing needs any more."""
     for draft, location in zip(drafts, locations, strict=True):
@@ -229,8 +251,12 @@ def replace(catalog: Catalog, table: LakeTable, data: pa.Table, properties: dict
         commit_one(catalog, draft)
         return
     locations = prepare([draft])
-    with ops_errors(f"The commit to {table.name} failed"), catalog.engine.begin() as connection:
-        move(connection, catalog, draft, locations[0])
+    try:
+        with ops_errors(f"The commit to {table.name} failed"), catalog.engine.begin() as connection:
+            move(connection, catalog, draft, locations[0])
+    except TableMoved:
+        discard([draft], locations)
+        raise
     settle([draft], locations)
 
 
@@ -285,15 +311,15 @@ def _create(catalog: Catalog, identifier: tuple[str, ...], schema: pa.Schema, pr
     location = f"{str(warehouse).rstrip('/')}/{'/'.join(identifier)}"
     metadata = new_table_metadata(iceberg, UNPARTITIONED_PARTITION_SPEC, UNSORTED_SORT_ORDER, location, properties)
     file = f"{location}/metadata/00000-{metadata.table_uuid}.metadata.json"
-    files = storage(catalog._load_file_io(location=file), location)
+    files = LocalStorage()
     with writing(f"Metadata of table {'.'.join(identifier)}"):
         files.write(file, metadata.model_dump_json(exclude_none=True).encode())
         files.sync([file])
     catalog.register_table(identifier, file)
 
 
-def _moved(table: LakeTable) -> SinkUnavailable:
-    return SinkUnavailable(
+def _moved(table: LakeTable) -> TableMoved:
+    return TableMoved(
         f"Table {table.name} was changed by another writer since this pipeline last wrote it. It is read again; if "
         f"this repeats, stop the other writer."
     )

@@ -96,11 +96,10 @@ class DataFileWriter:
 
     def abort(self) -> None:
         """Give the file up, finished or not, and delete it as far as that is possible."""
-        if self._writer is not None and self._writer.is_open:
-            # Closing may fail where writing did, on a full disk; then nobody shall try again.
-            with contextlib.suppress(OSError):
-                self._writer.close()
+        if self._writer is not None:
+            # It must not write its footer any more, now or when it is collected: the disk may be full.
             self._writer.is_open = False
+            self._writer = None
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()

@@ -79,7 +79,8 @@ class Change:
 class Draft:
     """A commit whose files are written, and which nothing points to yet.
 
-    written: locations to make durable first. garbage: what to delete once the commit has succeeded.
+    written: metadata to make durable first. added: the data files, which are durable. garbage: what to delete
+    once the commit has succeeded.
     """
 
     table: LakeTable
@@ -89,6 +90,7 @@ class Draft:
     updates: tuple[TableUpdate, ...]
     metadata: TableMetadata
     written: tuple[str, ...]
+    added: tuple[str, ...]
     garbage: tuple[str, ...]
 
 
@@ -173,6 +175,7 @@ class LakeTable:
             updates=_updates(snapshot, expired, change),
             metadata=metadata,
             written=tuple(written),
+            added=tuple(file.file_path for file in change.files),
             garbage=tuple(self._garbage(expired, after)),
         )
 

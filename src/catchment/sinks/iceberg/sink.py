@@ -16,7 +16,7 @@ from pyiceberg.exceptions import NoSuchNamespaceError
 
 from catchment.change import ChangeBatch
 from catchment.errors import SinkRefused
-from catchment.lakehouse.catalog import load_catalog
+from catchment.lakehouse.catalog import catalog_errors, load_catalog
 from catchment.lakehouse.commit import AtomicCommitter, Committer, Owner, SequentialCommitter, open_or_create
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
@@ -142,7 +142,8 @@ class IcebergSink:
             raise SinkRefused(f"Tables {other} and {schema.table} would both be {'.'.join(name)}. Exclude one of them.")
         properties = bronze_properties(self._pipeline, schema)
         kept = self._config.snapshots_kept
-        lake = open_or_create(catalog, name, schema.envelope, properties, snapshots_kept=kept)
+        with catalog_errors(f"Table {'.'.join(name)} could not be opened"):
+            lake = open_or_create(catalog, name, schema.envelope, properties, snapshots_kept=kept)
         self._check_owner(lake, schema.table)
         table = BronzeTable(
             lake,
