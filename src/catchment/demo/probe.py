@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 LOOK_SECONDS = 0.02
-REST = 3.0
+REST = 1.0
 """After each query, rest so many times as long as it took: seeing must not slow down what is seen."""
 GOLD_ROWS = 12
 
@@ -37,11 +37,6 @@ def main(arguments: list[str]) -> int:
 
 def watch(pipeline: Path, stop: threading.Event) -> None:
     """Tell of every change of the lake, until `stop`."""
-    import catchment.lakehouse.connection  # what takes long to load is loaded before the first look
-    import catchment.lakehouse.current
-    import catchment.lakehouse.ops  # noqa: F401
-
-    tell(probing=True)
     seen: dict[str, str] = {}
     while True:
         ending = stop.wait(LOOK_SECONDS)

@@ -91,10 +91,8 @@ class _Watched:
         self.operations, self.traffic_seconds = message["operations"], message["seconds"]
 
     def hear_probe(self, message: dict[str, Any]) -> None:
-        """That it looks now, or a sighting of the lake."""
+        """A sighting of the lake."""
         self.probing = True
-        if "seen_at" not in message:
-            return
         if message["newest"] is not None:
             self.sightings.append((message["seen_at"], message["newest"]))
         if message["gold"] is not None:
@@ -135,7 +133,7 @@ class ShopDemo:
             self._open_source(stack, view)
             probe = self._child(stack, "probe", str(self._directory / "pipeline.yaml"), hear=self._watched.hear_probe)
             capture = self._open_capture(stack, view)
-            self._wait_until_live(stop, view, capture)
+            self._wait_until_live(stop, view, capture, probe)
             self._make_traffic(stack, stop, view, capture)
             self._drain(view, capture)
             self._show(view, "Comparing the lake with PostgreSQL")
@@ -173,9 +171,11 @@ class ShopDemo:
         capture.start()
         return capture
 
-    def _wait_until_live(self, stop: threading.Event, view: View, capture: Capture) -> None:
+    def _wait_until_live(self, stop: threading.Event, view: View, capture: Capture, probe: Child) -> None:
         """Traffic begins when the shop has been read and the probe looks, so that all of it is measured."""
         while capture.running and not stop.wait(SHOW_SECONDS / 5):
+            if probe.ended:
+                probe.stop()  # raises why it ended
             if capture.live and self._watched.probing:
                 return
             self._show(view, "Reading the shop's tables" if capture.last is not None else "Starting capture")
