@@ -155,12 +155,13 @@ class PipelineConfig(ComponentConfig):
         """
         from catchment.lakehouse.ops import OpsStore
         from catchment.pipeline import Pipeline, SinkPlan
-        from catchment.progress import minimum
+        from catchment.progress import Progress, minimum
         from catchment.sinks.counting import CountingSink
 
-        store = OpsStore.open(self.lakehouse, self.directory)
-        progress = store.progress(self.name)
-        store.close()
+        progress: Mapping[str, Progress] = {}
+        if (store := OpsStore.existing(self.lakehouse, self.directory)) is not None:
+            progress = store.progress(self.name)
+            store.close()
         held = minimum(progress.get(sink.name) for sink in self.sink_configs)
         return Pipeline(
             self.name,

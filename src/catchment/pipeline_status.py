@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from catchment.config import PipelineConfig
 from catchment.errors import CatchmentError
-from catchment.lakehouse.catalog import catalog_properties, is_sql, load_catalog, sqlite_file
+from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsStore
 
@@ -27,7 +27,7 @@ RECENT_SECONDS = 10.0
 
 def gather(config: PipelineConfig) -> dict[str, Any]:
     """Everything as one JSON document; docs/commands.md says what each key means."""
-    store = _existing_store(config)
+    store = OpsStore.existing(config.lakehouse, config.directory)
     report = store.latest_report(config.name) if store is not None else None
     progress = store.progress(config.name) if store is not None else {}
     if store is not None:
@@ -42,18 +42,6 @@ def gather(config: PipelineConfig) -> dict[str, Any]:
         "sinks": _sinks(config, report, progress),
         "source": _source(config),
     }
-
-
-def _existing_store(config: PipelineConfig) -> OpsStore | None:
-    """The operations data; None before the first run, which is what makes them."""
-    catalog = config.lakehouse.catalog
-    file = config.directory / ".catchment" / "ops.db"
-    if is_sql(catalog):
-        found = sqlite_file(catalog_properties(catalog, config.directory).get("uri"))
-        if found is None:
-            return OpsStore.open(config.lakehouse, config.directory)
-        file = found
-    return OpsStore.open(config.lakehouse, config.directory) if file.exists() else None
 
 
 def _recent(report: Report | None) -> bool:

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from catchment.errors import LeaseLost, SinkUnavailable
-from catchment.lakehouse.catalog import catalog_properties, is_sql, open_engine
+from catchment.lakehouse.catalog import catalog_properties, is_sql, open_engine, sqlite_file
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.progress import Progress
 from catchment.schema import TableSchema
@@ -130,7 +130,15 @@ class OpsStore:
             uri = catalog_properties(lakehouse.catalog, directory).get("uri")
             if uri is not None:
                 return cls(uri)
-        return cls(f"sqlite:///{(directory / '.catchment' / 'ops.db').resolve()}")
+        return cls(f"sqlite:///{_beside(directory)}")
+
+    @classmethod
+    def existing(cls, lakehouse: LakehouseConfig, directory: Path) -> OpsStore | None:
+        """The same, for who only looks: None while no run has made them."""
+        file: Path | None = _beside(directory)
+        if is_sql(lakehouse.catalog):
+            file = sqlite_file(catalog_properties(lakehouse.catalog, directory).get("uri"))
+        return cls.open(lakehouse, directory) if file is None or file.exists() else None
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -232,6 +240,10 @@ class OpsStore:
                 names = [column.name for column in table.columns]
                 result[table.name.removeprefix("ops_")] = pa.Table.from_arrays(arrays, names=names)
         return result
+
+
+def _beside(directory: Path) -> Path:
+    return (directory / ".catchment" / "ops.db").resolve()
 
 
 class OpsReporter:

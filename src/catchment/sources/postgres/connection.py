@@ -29,6 +29,9 @@ _HOPELESS = (
     "does not exist",
     "no pg_hba.conf entry",
     "not permitted to log in",
+    "permission denied",
+    "must be superuser or replication role",
+    "requires wal_level",
 )
 
 
@@ -76,7 +79,10 @@ def refusal(doing: str, message: str) -> SourceRefused | SourceUnavailable:
     """The error for what a server or libpq said."""
     said = message.strip().rstrip(".")
     if any(sign in said for sign in _HOPELESS):
-        return SourceRefused(f"PostgreSQL refused while {doing}: {said}. Check the DSN.")
+        first = said.partition("\n")[0].rstrip(".")
+        return SourceRefused(
+            f"PostgreSQL refused while {doing}: {first}. Check the DSN; `catchment validate` says what else is missing."
+        )
     return SourceUnavailable(f"PostgreSQL cannot be reached or hung up while {doing}: {said}.")
 
 

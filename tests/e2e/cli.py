@@ -1,0 +1,80 @@
+"""The command line as a person has it: a process, its output and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+PIPELINE = """\
+name: shop
+source:
+  type: postgres
+  dsn: ${SHOP_DSN}
+  tables: [public.*]
+lakehouse:
+  catalog: {type: sql, uri: "sqlite:///lake/catalog.db", warehouse: "lake/warehouse"}
+sinks:
+  - {type: iceberg, flush_interval_seconds: 0.2}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def run_command(*arguments: str | Path, stdin: str | None = None, **environ: str) -> Done:
+    """Run a command to its end."""
+    done = subprocess.run(
+        command(*arguments),
+        input=stdin if stdin is not None else "",
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environ},
+        timeout=120,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "catchment.cli", *map(str, arguments)]
+
+
+def write_pipeline(directory: Path, dsn: str, text: str = PIPELINE) -> Path:
+    """A pipeline.yaml and its .env."""
+    (directory / ".env").write_text(f'SHOP_DSN="{dsn}"\n')
+    path = directory / "pipeline.yaml"
+    path.write_text(text)
+    return path
+
+
+def run_sql(dsn: str, *statements: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
