@@ -151,10 +151,8 @@ def _backlog(connection: psycopg.Connection[Any], changes: int) -> Backlog:
     """Note where the backlog ends, then write one change more: readers stop at it without waiting.
 
     A decoder says nothing of where it is until the next transaction or keepalive; the extra change makes
-    every reader's end prompt, and is not counted.
+    every reader's end prompt, and is not counted. Its commit waits for the disk, and so for all before it.
     """
-    # Flushed first: decoding goes no further than what is on disk.
-    connection.execute("select pg_logical_emit_message(true, 'benchmarks', 'flush', true)")
     end = _one(connection, "select pg_current_wal_insert_lsn()::text")
     connection.execute(f"insert into orders select {_ROW} from (select 0::bigint as g) as last")
     counted = _one(connection, "select count(*)::text from orders")

@@ -57,15 +57,20 @@ class Consumer:
             for column, data in zip(relation.columns, change.new_tuple.column_data, strict=True)
         }
         row["lsn"] = lsn
-        keys = [column.name for column in relation.columns if column.part_of_pkey]
-        hints = dlt.mark.make_hints(
-            table_name=relation.relation_name,
-            primary_key=keys,
-            write_disposition="merge",
-            columns={"lsn": {"data_type": "bigint", "dedup_sort": "desc"}},
-        )
-        self.rows.append(dlt.mark.with_hints(row, hints))
+        self.rows.append(row)
         self.seen += 1
+
+
+def hints(relation: Any) -> Any:
+    """What dlt must know of the table, sent before a batch's rows."""
+    keys = [column.name for column in relation.columns if column.part_of_pkey]
+    known = {column.name: {"data_type": TYPES[column.type_id]} for column in relation.columns}
+    return dlt.mark.make_hints(
+        table_name=relation.relation_name,
+        primary_key=keys,
+        write_disposition="merge",
+        columns={**known, "lsn": {"data_type": "bigint", "dedup_sort": "desc"}},
+    )
 
 
 def changes(dsn: str, slot: str, expected: int) -> Iterator[Any]:
@@ -80,7 +85,9 @@ def changes(dsn: str, slot: str, expected: int) -> Iterator[Any]:
             cursor.consume_stream(consumer)
         except StopReplication:
             connection.close()
-        yield from consumer.rows
+        for relation in consumer.relations.values():
+            yield dlt.mark.with_hints([], hints(relation), create_table_variant=True)
+            yield dlt.mark.with_table_name(consumer.rows, relation.relation_name)
 
 
 def main() -> None:
