@@ -31,6 +31,7 @@ from catchment import failpoint
 from catchment.errors import LeaseLost, SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors, local_path
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
+from catchment.lakehouse.file_schema import file_schema
 from catchment.lakehouse.ops import OpsStore, ops_errors
 from catchment.lakehouse.storage import LocalStorage, writing
 from catchment.lakehouse.table import TABLE_PROPERTIES, Change, Draft, LakeTable
@@ -271,9 +272,10 @@ def draft_replacement(table: LakeTable, data: pa.Table, properties: dict[str, st
     )
     files = []
     if data.num_rows:
-        writer = DataFileWriter(table.storage, table.new_data_location(), fitted.file, ParquetSettings(bounded=()))
+        layout = file_schema(fitted.schema)
+        writer = DataFileWriter(table.storage, table.new_data_location(), layout, ParquetSettings(bounded=()))
         try:
-            writer.write(data.cast(fitted.file).combine_chunks().to_batches())
+            writer.write(data.cast(layout).combine_chunks().to_batches())
             files.append(writer.close())
         except BaseException:
             writer.abort()

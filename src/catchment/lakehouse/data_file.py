@@ -18,8 +18,8 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.typedef import Record
 
 from catchment import failpoint
+from catchment.lakehouse.file_schema import FIELD_ID
 from catchment.lakehouse.storage import Storage, writing
-from catchment.lakehouse.table_schema import FIELD_ID
 
 BOUNDED_COLUMNS = ("_position", "_version", "_committed_at")
 """Columns whose lower and upper bounds are kept, in the file and in the manifest."""

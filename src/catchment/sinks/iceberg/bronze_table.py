@@ -12,8 +12,9 @@ from catchment.change import ChangeBatch
 from catchment.errors import SinkRefused
 from catchment.lakehouse.commit import MARKER
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
+from catchment.lakehouse.file_schema import Arrangement
 from catchment.lakehouse.table import Change, Draft, LakeTable
-from catchment.lakehouse.table_schema import Fit, fit, relabel
+from catchment.lakehouse.table_schema import fit
 from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema
 from catchment.sinks.iceberg.encoder import Encoder
@@ -68,7 +69,7 @@ class BronzeTable:
         self._iceberg: Schema = lake.metadata.schema()
         self._schema = schema
         self._columns = -1
-        self._fit: Fit = self._fitted(schema.envelope)
+        self._arrangement = self._fit(schema.envelope)
 
     @property
     def bytes(self) -> int:
@@ -87,33 +88,31 @@ class BronzeTable:
 
     def write(self, batch: ChangeBatch) -> None:
         """Accept rows after the last boundary."""
-        records = batch.records
         if batch.schema is not self._schema and batch.schema == self._schema:
             self._schema = batch.schema
-        if batch.schema is not self._schema or records.num_columns != self._columns:
-            self._refit(batch.schema, records.schema)
-        if self._fit.renamed:
-            records = relabel(records, self._fit.file)
+        if batch.schema is not self._schema or batch.records.num_columns != self._columns:
+            self._refit(batch.schema, batch.records.schema)
+        records = self._arrangement.apply(batch.records)
         self._open.add(records, int(records.nbytes) + BATCH_OVERHEAD_BYTES)
         if self._open.rows >= self._row_group_rows or self._open.bytes >= SPILL_BYTES:
-            self._open.spill(self._fit.file)
+            self._open.spill(self._arrangement.file)
 
     def advance(self) -> None:
         """A boundary: all that was written may be committed."""
         if not self._open:
             return
-        self._bounded.take(self._open, self._fit.file)
+        self._bounded.take(self._open, self._arrangement.file)
         if self._bounded.rows >= self._row_group_rows or self._bounded.bytes >= SPILL_BYTES:
-            self._bounded.spill(self._fit.file)
+            self._bounded.spill(self._arrangement.file)
 
     def spill(self) -> None:
         """Free the memory that the rows take."""
-        self._bounded.spill(self._fit.file)
-        self._open.spill(self._fit.file)
+        self._bounded.spill(self._arrangement.file)
+        self._open.spill(self._arrangement.file)
 
     def finish_files(self) -> None:
         """Begin to close the files of the next commit: they are there once the encoder has drained."""
-        self._files = self._bounded.finish(self._fit.file)
+        self._files = self._bounded.finish(self._arrangement.file)
 
     def draft(self, progress: Progress) -> Draft:
         """The commit of the rows before the last boundary, which is at `progress`."""
@@ -145,13 +144,14 @@ class BronzeTable:
 
     def _refit(self, schema: TableSchema, arrow: pa.Schema) -> None:
         for segment in (self._bounded, self._open):
-            segment.spill(self._fit.file)
+            segment.spill(self._arrangement.file)
             segment.cut()
         self._schema = schema
-        self._fit = self._fitted(arrow)
+        self._arrangement = self._fit(arrow)
         self._columns = len(arrow)
 
-    def _fitted(self, arrow: pa.Schema) -> Fit:
+    def _fit(self, arrow: pa.Schema) -> Arrangement:
+        """Make the table's schema take these columns; the table itself has it from the next commit on."""
         metadata = self.lake.metadata
         try:
             fitted = fit(
@@ -161,10 +161,10 @@ class BronzeTable:
                 schema_id=max(one.schema_id for one in metadata.schemas) + 1,
                 version=self._schema.version,
             )
+            self._iceberg = fitted.schema
+            return Arrangement(arrow, fitted.schema, fitted.places)
         except SinkRefused as error:
             raise SinkRefused(f"Table {self._schema.table}: {error}") from error
-        self._iceberg = fitted.schema
-        return fitted
 
     def _open_file(self, schema: pa.Schema) -> DataFileWriter:
         writer = DataFileWriter(self.lake.storage, self.lake.new_data_location(), schema, self._settings)
