@@ -126,6 +126,9 @@ def _fill(connection: psycopg.Connection, seed: int, size: ShopSize) -> None:
         connection.execute(
             f"SELECT setval(pg_get_serial_sequence('{table}', '{key}'), max({key})) FROM {table}".encode()
         )
+    connection.execute(
+        f"ANALYZE {', '.join(TABLES)}".encode()
+    )  # so that estimates, and a snapshot's progress, are right
 
 
 def _copy(connection: psycopg.Connection, table: str, rows: Iterator[str]) -> None:

@@ -47,7 +47,7 @@ source:
 lakehouse:
   catalog: {type: sql, uri: "sqlite:///lake/catalog.db", warehouse: "lake/warehouse"}
   gold: gold/
-  gold_budget_percent: 30       # of the time, at most: a demo wants its gold to move
+  gold_budget_percent: 50       # of the time, at most: a demo wants its gold to move
 sinks:
   - {type: iceberg, flush_interval_seconds: 1, flush_rows: 100000}
 """
