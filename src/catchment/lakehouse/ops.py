@@ -2,7 +2,7 @@
 
 With a SQL catalog these are plain tables in the catalog's own database, so that progress moves in the same
 transaction as the tables. With any other catalog the truth about progress is the Iceberg table
-`ops.progress` (see `commit`), and these tables live in `.catchment/ops.db` beside the pipeline file.
+`ops.progress` (see `committers`), and these tables live in `.catchment/ops.db` beside the pipeline file.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pyiceberg.schema import Schema
 
 from catchment.change import ChangeBatch
 from catchment.errors import SinkRefused
-from catchment.lakehouse.commit import MARKER
+from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement
 from catchment.lakehouse.table import Change, Draft, LakeTable

@@ -2,7 +2,7 @@
 
 Rows stream into Parquet files on a second thread while the next ones are decoded. A flush closes the files
 of all rows before the last boundary, makes them durable, and commits all tables together with the progress
-(see `catchment.lakehouse.commit`). Only this sink writes its tables while it holds the pipeline's lease.
+(see `catchment.lakehouse.committers`). Only this sink writes its tables while it holds the pipeline's lease.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pyiceberg.exceptions import NoSuchNamespaceError
 from catchment.change import ChangeBatch
 from catchment.errors import SinkRefused
 from catchment.lakehouse.catalog import catalog_errors, load_catalog
-from catchment.lakehouse.commit import AtomicCommitter, Committer, Owner, SequentialCommitter, open_or_create
+from catchment.lakehouse.commit import open_or_create
+from catchment.lakehouse.committers import AtomicCommitter, Committer, Owner, SequentialCommitter
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.lease import Lease
