@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from catchment.errors import SinkUnavailable
 from catchment.progress import Progress
 from catchment.sinks.base import Sink
 from catchment.sinks.files.reader import complete_ranges
-from catchment.sinks.files.sink import FilesSink
+from catchment.sinks.files.sink import MOST_WAITS, FilesSink
 from catchment.sinks.files.store import LocalStore
 from catchment.testing.changes import Change, RandomChanges, make_batch, read_changes, replay_seed
 from catchment.testing.delivery import Delivery
@@ -79,11 +80,13 @@ class BreakingHarness(FilesHarness):
         return FilesSink(self.store, pipeline="suite", file_rows=self._file_rows, format="parquet")
 
 
-def run(harness: BreakingHarness, system: ScriptedSystem, *, flush_every: int, overlap: int = 0) -> bool:
+def run(
+    harness: BreakingHarness, system: ScriptedSystem, *, flush_every: int, overlap: int = 0, group: int = 1
+) -> bool:
     """Deliver the script; False when the store broke."""
     sink = harness.sink()
     try:
-        one = Delivery(sink, system, overlap=overlap)
+        one = Delivery(sink, system, overlap=overlap, group=group)
         events = 0
         while one.step() is not None:
             events += 1
@@ -115,12 +118,13 @@ def expect_only_complete_files(harness: FilesHarness) -> None:
     assert not list(harness.directory.glob("_catchment/intents/*"))
 
 
-def two_ranges(seed: int) -> ScriptedSystem:
+def two_ranges(seed: int, slot: str = "a") -> ScriptedSystem:
     """A short script; flushed after every 8 events it makes two ranges with several objects."""
     items, notes = (RandomChanges(schema, random.Random(seed)) for schema in (ITEMS, NOTES))
     rows = [Rows(maker.schema, maker.changes(5)) for maker in (items, notes, items, notes)]
+    first, second = f"{slot}/shard-0", f"{slot}/shard-1"
     return ScriptedSystem(
-        _chunk(5), Transaction("shard-0", *rows[:2]), Quiet("shard-1"), Transaction("shard-1", *rows[2:])
+        _chunk(5, f"{slot}-1"), Transaction(first, *rows[:2]), Quiet(second), Transaction(second, *rows[2:])
     )
 
 
@@ -136,7 +140,7 @@ def test_broken_off_at_every_step_every_change_is_there_once(tmp_path: Path) -> 
         expect_no_change_under_two_names(harness)
         harness.break_at = None
         # Flushes come at other places than before: the range that was begun must still end where it did.
-        assert run(harness, system, flush_every=1 + break_at % 5, overlap=break_at % 3)
+        assert run(harness, system, flush_every=1 + break_at % 5, overlap=break_at % 3, group=1 + break_at % 2)
         expect(harness, system, across_lanes=False)
         expect_no_change_under_two_names(harness)
         expect_only_complete_files(harness)
@@ -150,7 +154,8 @@ def test_broken_off_again_and_again_every_change_is_there_once(tmp_path: Path) -
         system = ScriptedSystem(*make_script(seed + round_, steps=15))
         for _ in range(8):
             harness.break_at = rng.randrange(1, 60)
-            run(harness, system, flush_every=rng.randrange(1, 12), overlap=rng.randrange(3))
+            flush_every, overlap, group = rng.randrange(1, 12), rng.randrange(3), rng.randrange(1, 4)
+            run(harness, system, flush_every=flush_every, overlap=overlap, group=group)
             expect_no_change_under_two_names(harness)
         harness.break_at = None
         assert run(harness, system, flush_every=7)
@@ -167,7 +172,7 @@ def begin_and_break(harness: BreakingHarness, system: ScriptedSystem) -> None:
     with pytest.raises(SinkUnavailable):
         one.flush()
     sink.close()
-    assert len(list(harness.directory.glob("_catchment/intents/*"))) == 1
+    assert list(harness.directory.glob("_catchment/intents/*"))
     assert list(harness.directory.glob("public.*/*"))
     assert list(complete_ranges(harness.directory)) == []
 
@@ -225,18 +230,80 @@ def test_before_the_end_of_a_begun_range_a_flush_returns_what_was_held(tmp_path:
     expect(harness, system)
 
 
+def test_a_range_that_was_begun_is_cut_again_to_the_same_names(tmp_path: Path) -> None:
+    harness = BreakingHarness(tmp_path)
+    seed = replay_seed()
+    system = ScriptedSystem(*make_script(seed, steps=12))
+    begin_and_break(harness, system)
+    (intent,) = tmp_path.glob("_catchment/intents/*")
+    said = json.loads(intent.read_text())
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.glob("public.*/*")} == set(said["objects"])
+    system.append(*make_script(seed + 1, steps=5)[4:])
+    assert run(harness, system, flush_every=3, overlap=2, group=3)
+    first = next(complete_ranges(tmp_path))
+    assert [data.path for data in first.objects] == said["objects"]
+    assert json.loads(first.end.to_json()) == said["to"]
+
+
+def test_a_source_that_comes_back_by_another_road_leaves_nothing_of_the_range_that_was_begun(
+    tmp_path: Path,
+) -> None:
+    """Nothing was durable, so the source began anew: other lanes, other chunks, and perhaps other rows."""
+    seed = replay_seed()
+    whole = BreakingHarness(tmp_path / "whole")
+    assert run(whole, two_ranges(seed), flush_every=8)
+    tried = 0
+    for break_at in range(1, whole.store.steps):
+        harness = BreakingHarness(tmp_path / str(break_at))
+        harness.break_at = break_at
+        assert not run(harness, two_ranges(seed), flush_every=8)
+        if list(complete_ranges(harness.directory)):
+            break
+        tried += 1
+        other = two_ranges(seed + 1, slot="b")
+        harness.break_at = 9 + break_at % 20  # and again in the middle of clearing up
+        run(harness, other, flush_every=1 + break_at % 5)
+        expect_no_change_under_two_names(harness)
+        harness.break_at = None
+        assert run(harness, other, flush_every=1 + break_at % 7)
+        expect(harness, other, across_lanes=False)
+        expect_only_complete_files(harness)
+    assert tried > 10
+
+
+def test_an_idle_source_that_began_anew_is_not_held_back(tmp_path: Path) -> None:
+    harness = BreakingHarness(tmp_path)
+    begin_and_break(harness, ScriptedSystem(insert("old/slot", ITEMS, 1)))
+    anew = ScriptedSystem(Quiet("new/slot"))
+    assert run(harness, anew, flush_every=1)
+    sink = harness.sink()
+    assert sink.open() == anew.head()
+    sink.close()
+    expect_only_complete_files(harness)
+
+
+def test_a_lane_that_never_comes_back_does_not_hold_the_others_back_for_ever(tmp_path: Path) -> None:
+    harness = BreakingHarness(tmp_path)
+    begin_and_break(harness, ScriptedSystem(insert("here", ITEMS, 1), insert("gone", ITEMS, 2)))
+    left = ScriptedSystem(insert("here", ITEMS, 1), *(insert("here", NOTES, n) for n in range(MOST_WAITS + 2)))
+    assert run(harness, left, flush_every=1)
+    expect(harness, left)
+    expect_only_complete_files(harness)
+
+
+@pytest.mark.parametrize("rows_between", [None, 1, 11])
 @pytest.mark.parametrize("rows_again", [0, 2, 4, 11])
-def test_a_chunk_read_again_with_other_rows_leaves_no_file_of_the_first_reading(
-    tmp_path: Path, rows_again: int
+def test_a_chunk_read_again_with_other_rows_leaves_no_file_of_an_earlier_reading(
+    tmp_path: Path, rows_again: int, rows_between: int | None
 ) -> None:
     """After a crash a chunk is read from a new snapshot: it may have more rows, fewer, or other tables'."""
     harness = BreakingHarness(tmp_path)
     begin_and_break(harness, ScriptedSystem(_chunk(6), _other_chunk(2)))
+    if rows_between is not None:
+        begin_and_break(harness, ScriptedSystem(_chunk(rows_between), _other_chunk(8)))
     steps = [_chunk(rows_again)] if rows_again else []
     again = ScriptedSystem(*steps, _other_chunk(9), insert("lane", ITEMS, 100))
     final = Progress({}, {str(ITEMS.table): frozenset({"*"}), str(NOTES.table): frozenset({"*"})})
-    if not rows_again:
-        again.append(Transaction("lane"))
     sink = harness.sink()
     one = Delivery(sink, again)
     one.all()
@@ -249,9 +316,9 @@ def test_a_chunk_read_again_with_other_rows_leaves_no_file_of_the_first_reading(
     assert not (tmp_path / "_catchment" / "scratch").exists()
 
 
-def _chunk(rows: int) -> Chunk:
+def _chunk(rows: int, name: str = "a") -> Chunk:
     changes = [Change(Operation.READ, after={**_empty_item(), "id": n}) for n in range(rows)]
-    return Chunk("lane", "a", Rows(ITEMS, changes), last=True)
+    return Chunk("lane", name, Rows(ITEMS, changes), last=True)
 
 
 def _other_chunk(rows: int) -> Chunk:
@@ -266,7 +333,7 @@ def _empty_item() -> dict[str, object]:
 CHILD = """
 import sys
 from pathlib import Path
-from catchment.sinks.files.sink import FilesSink
+from catchment.sinks.files.sink import MOST_WAITS, FilesSink
 from catchment.sinks.files.store import LocalStore
 from catchment.testing.delivery import Delivery
 from catchment.testing.scripted import ScriptedSystem

@@ -16,11 +16,11 @@ class Delivery:
     cumulative boundaries, acknowledged only what a flush has returned.
     """
 
-    def __init__(self, sink: Sink, system: ScriptedSystem, *, overlap: int = 0) -> None:
+    def __init__(self, sink: Sink, system: ScriptedSystem, *, overlap: int = 0, group: int = 1) -> None:
         self.sink = sink
         self.held = sink.open()
         self.boundary = self.held
-        self.source = ScriptedSource(system, overlap=overlap)
+        self.source = ScriptedSource(system, overlap=overlap, group=group)
         self.source.open(self.held)
 
     def step(self) -> Event | None:

@@ -19,6 +19,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import pyarrow as pa
+
 from catchment.change import ChangeBatch
 from catchment.errors import CatchmentError, PositionLost
 from catchment.progress import ALL_CHUNKS, Progress
@@ -191,12 +193,14 @@ def _digits(number: int) -> bytes:
 class ScriptedSource:
     """Reads a `ScriptedSystem` as the contract says, and holds its caller to the contract as well.
 
-    overlap: how many steps at or below `resume` come once more at open, as sources may do.
+    overlap: how many steps at or below `resume` come once more at open, as sources may do. group: how many
+    transactions of one lane at most come table by table with one boundary, as from a source that catches up.
     """
 
-    def __init__(self, system: ScriptedSystem, *, overlap: int = 0) -> None:
+    def __init__(self, system: ScriptedSystem, *, overlap: int = 0, group: int = 1) -> None:
         self._system = system
         self._overlap = overlap
+        self._group = group
         self._events: Iterator[Event | Hold | int] | None = None
         self._emitted = Progress()
         self._acknowledged: Progress | None = None
@@ -265,8 +269,26 @@ class ScriptedSource:
                 yield index
                 continue
             if index not in skip:
-                yield from self._emit(entry)
+                group = self._grouped(index, skip)
+                yield from self._emit(_joined(group))
+                index += len(group)
+            else:
+                index += 1
+
+    def _grouped(self, index: int, skip: set[int]) -> list[_Entry]:
+        """The entry, and those after it that may come with it: transactions of the same lane."""
+        entry = self._system.entry(index)
+        group: list[_Entry] = []
+        while entry is not None and index not in skip:
+            alike = _is_plain(entry) and (not group or entry.reach.positions.keys() == group[0].reach.positions.keys())
+            if group and (not alike or len(group) == self._group):
+                break
+            group.append(entry)
+            if not alike:
+                break
             index += 1
+            entry = self._system.entry(index)
+        return group
 
     def _emit(self, entry: _Entry) -> Iterator[Event | Hold]:
         for part in entry.parts:
@@ -286,6 +308,33 @@ class ScriptedSource:
         if not _fault(entry):
             self._emitted = self._emitted.join(entry.reach)
             yield Idle(self._emitted) if entry.idle else TransactionEnd(self._emitted)
+
+
+def _is_plain(entry: _Entry) -> bool:
+    """A transaction with nothing but rows."""
+    return (
+        bool(entry.parts)
+        and all(isinstance(part, ChangeBatch) and part.chunk is None for part in entry.parts)
+        and not entry.idle
+    )
+
+
+def _joined(group: list[_Entry]) -> _Entry:
+    """Several transactions as one entry: one batch a table and schema, in the order of their first rows."""
+    if len(group) == 1:
+        return group[0]
+    batches: dict[tuple[TableId, int], list[ChangeBatch]] = {}
+    reach = Progress()
+    for entry in group:
+        reach = reach.join(entry.reach)
+        for part in entry.parts:
+            if isinstance(part, ChangeBatch):
+                batches.setdefault((part.table, part.schema.version), []).append(part)
+    joined = [
+        ChangeBatch(parts[0].schema, parts[0].lane, pa.concat_batches([part.records for part in parts]))
+        for parts in batches.values()
+    ]
+    return _Entry(tuple(joined), reach)
 
 
 def _fault(entry: _Entry) -> bool:

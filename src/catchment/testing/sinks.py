@@ -166,11 +166,12 @@ def delivery(
     *,
     faults: Sequence[Fault] = (),
     overlap: int = 0,
+    group: int = 1,
 ) -> Iterator[Delivery]:
     """A new sink on the harness's target, fed from the script; closed at the end, never flushed by it."""
     sink = FaultySink(harness.sink(), list(faults))
     try:
-        one = Delivery(sink, system, overlap=overlap)
+        one = Delivery(sink, system, overlap=overlap, group=group)
         yield one
     finally:
         sink.close()
@@ -219,7 +220,7 @@ class SinkConformance:
         rng = random.Random(seed)
         system = ScriptedSystem(*make_script(seed))
         for _ in range(8):
-            with delivery(harness, system, overlap=rng.randrange(4)) as one:
+            with delivery(harness, system, overlap=rng.randrange(4), group=rng.randrange(1, 5)) as one:
                 for _ in range(rng.randrange(30)):
                     one.step()
                     if rng.random() < 0.2:

@@ -9,7 +9,9 @@ A *range* is everything between two boundaries. Its life, each step durable befo
 After a crash between 1 and 3 the same range is cut again, to the same names, so that even somebody who
 only lists the directories never sees a change under two names. A further attempt that needs other names
 (snapshot rows read again may be more or fewer) says so first, in an intent of its own; names that the
-last attempt does not use are removed before the range is done.
+last attempt does not use are removed before the range is done. Where the source comes back by another road
+and never gets to that end (a new slot, a table read anew), the range is abandoned: its objects are removed,
+then its intents, and then another range begins under its number.
 """
 
 from __future__ import annotations
@@ -116,6 +118,14 @@ class RangeLog:
         if self._number % HINT_EVERY == 0:
             self._write_hint()
 
+    def abandon(self, intent: Intent) -> None:
+        """The range that was begun will never be complete: nothing is left of it."""
+        for name in sorted(intent.names):
+            self._store.delete(name)
+        for attempt in range(1, intent.attempts + 1):
+            self._store.delete(_intent_path(intent.number, attempt))
+        self.begun = None
+
     def move_on(self, progress: Progress) -> None:
         """Everything up to `progress` is complete, and nothing in it was for us."""
         self.progress = progress
@@ -187,7 +197,7 @@ def _begun(store: Store, number: int) -> Intent | None:
     if not attempts:
         return None
     names = frozenset(name for record in attempts for name in record["objects"])
-    return Intent(number + 1, _progress(attempts[0]["to"]), names, len(attempts))
+    return Intent(number + 1, _progress(attempts[-1]["to"]), names, attempts[-1]["attempt"])
 
 
 def _load(store: Store, path: str) -> dict[str, Any] | None:

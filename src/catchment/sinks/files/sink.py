@@ -14,6 +14,9 @@ from catchment.sinks.files.ranges import RangeLog
 from catchment.sinks.files.staging import Staging
 from catchment.sinks.files.store import Store
 
+MOST_WAITS = 60
+"""So many flushes wait for a source to come to the end of a begun range again: a lane may never come back."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Run:
@@ -29,7 +32,8 @@ class FilesSink:
     """Cuts what it is given into ranges at boundaries, and writes each under names said beforehand.
 
     After a crash in the middle of a range the same range is cut again: rows at or below its end are kept
-    apart from those beyond it, and until a boundary covers its end `flush` returns what was held before.
+    apart from those beyond it, and until a boundary covers its end `flush` returns what was held before. When
+    the source has taken another road and cannot get to that end, the range is abandoned.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class FilesSink:
         self._buffer_bytes = buffer_bytes
         self._run: _Run | None = None
         self._boundary: Progress | None = None
+        self._waits = 0
 
     def open(self) -> Progress | None:
         self._store.hold()
@@ -74,7 +79,9 @@ class FilesSink:
 
     def advance(self, progress: Progress) -> None:
         self._boundary = progress
-        self._opened().following.advance()
+        run = self._opened()
+        run.again.advance()
+        run.following.advance()
 
     def flush(self) -> Progress | None:
         run = self._opened()
@@ -82,10 +89,13 @@ class FilesSink:
         if self._boundary is None:
             return log.progress
         if log.begun is not None:
-            if not self._boundary.covers(log.begun.end):
+            if self._boundary.covers(log.begun.end):
+                self._cut(run, run.again, log.begun.end)
+            elif self._may_still_get_to(log.begun.end):
                 return log.progress
-            run.again.advance()
-            self._cut(run, run.again, log.begun.end)
+            else:
+                log.abandon(log.begun)
+                run.again.put_before(run.following)
         end = self._boundary if log.progress is None else log.progress.join(self._boundary)
         if run.following.bounded():
             self._cut(run, run.following, end)
@@ -103,6 +113,18 @@ class FilesSink:
         if self._format == "ndjson":
             return NdjsonObjects(self._compression)
         return ParquetObjects(self._compression)
+
+    def _may_still_get_to(self, end: Progress) -> bool:
+        """Is the source on its way to the end of the range that was begun, some lanes perhaps ahead?"""
+        boundary = self._boundary or Progress()
+        self._waits += 1
+        if self._waits > MOST_WAITS:
+            return False
+        if end.covers(boundary):
+            return True
+        same_lanes = boundary.positions.keys() <= end.positions.keys()
+        same_chunks = Progress({}, end.chunks).covers(Progress({}, boundary.chunks))
+        return same_lanes and same_chunks and not boundary.covers(Progress(end.positions))
 
     def _opened(self) -> _Run:
         if self._run is None:

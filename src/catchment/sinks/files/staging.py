@@ -86,6 +86,16 @@ class Staging:
                     self._in_memory -= piece.held.nbytes
             table.bounded = []
 
+    def put_before(self, following: Staging) -> None:
+        """Everything here comes before what is staged there, and is staged there from now on."""
+        for name, mine in self._tables.items():
+            table = following._tables[name]
+            table.bounded = mine.bounded + table.bounded
+            table.open = mine.open + table.open
+        following._in_memory += self._in_memory
+        self._tables.clear()
+        self._in_memory = 0
+
     def _spill(self) -> None:
         """Everything in memory goes to disk, in place and in order."""
         with translated(self._directory):
