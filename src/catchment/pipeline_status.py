@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from catchment.config import PipelineConfig
 from catchment.errors import CatchmentError
-from catchment.lakehouse.catalog import load_catalog
+from catchment.lakehouse.catalog import catalog_errors, load_catalog
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsStore
+from catchment.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from catchment.progress import Progress
     from catchment.telemetry import Report
 
 RECENT_SECONDS = 10.0
@@ -33,13 +33,15 @@ def gather(config: PipelineConfig) -> dict[str, Any]:
     if store is not None:
         store.close()
     running = holder(config.name, config.directory)
+    in_lake, lake = _lake(config) if store is not None else ({}, {"available": True})
     return {
         "pipeline": config.name,
         "running": running is not None or _recent(report),
         "process": running,
         **_activity(report),
-        "tables": _tables(config, report, exists=store is not None),
+        "tables": _tables(in_lake, report),
         "sinks": _sinks(config, report, progress),
+        "lake": lake,
         "source": _source(config),
     }
 
@@ -64,8 +66,8 @@ def _activity(report: Report | None) -> dict[str, Any]:
     }
 
 
-def _tables(config: PipelineConfig, report: Report | None, *, exists: bool) -> dict[str, Any]:
-    tables: dict[str, Any] = _lake_tables(config) if exists else {}
+def _tables(in_lake: dict[str, dict[str, Any]], report: Report | None) -> dict[str, Any]:
+    tables = dict(in_lake)
     for name, one in (report.tables if report is not None else {}).items():
         tables.setdefault(name, {}).update(
             changes=one.changes,
@@ -77,7 +79,16 @@ def _tables(config: PipelineConfig, report: Report | None, *, exists: bool) -> d
     return dict(sorted(tables.items()))
 
 
-def _lake_tables(config: PipelineConfig) -> dict[str, Any]:
+def _lake(config: PipelineConfig) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The bronze tables, and whether the catalog could be asked."""
+    try:
+        with catalog_errors("The catalog cannot be read"):
+            return _lake_tables(config), {"available": True}
+    except CatchmentError as refused:
+        return {}, {"available": False, "error": str(refused)}
+
+
+def _lake_tables(config: PipelineConfig) -> dict[str, dict[str, Any]]:
     """Rows and last commit of each bronze table, from its metadata alone."""
     from pyiceberg.exceptions import NoSuchNamespaceError
 
@@ -104,6 +115,9 @@ def _sinks(config: PipelineConfig, report: Report | None, progress: Mapping[str,
     for sink in config.sink_configs:
         reported = report.sinks.get(sink.name) if report is not None else None
         held = progress.get(sink.name)
+        if held is None and reported is not None and reported.progress is not None:
+            # A sink that keeps its progress itself: as of the last report.
+            held = Progress.from_json(reported.progress)
         sinks[sink.name] = {
             "type": sink.type,
             "positions": {lane: at.hex() for lane, at in held.positions.items()} if held is not None else {},

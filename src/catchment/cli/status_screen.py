@@ -22,6 +22,8 @@ def show(status: dict[str, Any]) -> None:
         console.print(_tables(status["tables"]))
     if status["sinks"]:
         console.print(_sinks(status["sinks"]))
+    if not status["lake"]["available"]:
+        console.print(Text(f"The lake cannot be asked: {status['lake']['error']}"))
     for text in _source(status["source"]):
         console.print(Text(text))
 

@@ -36,11 +36,15 @@ def load_catalog(config: CatalogConfig, directory: Path) -> Catalog:
     if is_sql(config) and (database := sqlite_file(properties.get("uri"))) is not None:
         _make_directory(database.parent)
         _prepare(database)
-    try:
-        catalog = load(CATALOG_NAME, **properties)
-    except OperationalError:
-        # Two processes made the catalog's tables at the same moment: now they are there.
-        catalog = load(CATALOG_NAME, **properties)
+    with catalog_errors("The catalog cannot be opened"):
+        try:
+            catalog = load(CATALOG_NAME, **properties)
+        except OperationalError:
+            # Two processes made the catalog's tables at the same moment: now they are there.
+            catalog = load(CATALOG_NAME, **properties)
+        except (ValueError, ImportError) as error:
+            # An unknown type, a missing property, a client that is not installed.
+            raise ConfigError(f"The catalog cannot be opened: {error}. Correct `lakehouse.catalog`.") from error
     if isinstance(catalog, SqlCatalog):
         tune(catalog.engine)
     return catalog

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from catchment.errors import CatchmentError
 from catchment.finding import Finding, error, ok, warning
-from catchment.lakehouse.catalog import catalog_properties, load_catalog, local_path, sqlite_file
+from catchment.lakehouse.catalog import catalog_errors, catalog_properties, load_catalog, local_path, sqlite_file
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.lease import holder
 
@@ -33,15 +33,10 @@ def _check_catalog(lakehouse: LakehouseConfig, directory: Path) -> Iterator[Find
         yield _writable(subject, file.parent, f"{file} does not exist yet and will be created.")
         return
     try:
-        namespaces = load_catalog(lakehouse.catalog, directory).list_namespaces()
+        with catalog_errors("The catalog cannot be read"):
+            namespaces = load_catalog(lakehouse.catalog, directory).list_namespaces()
     except CatchmentError as refused:
         yield error(subject, str(refused))
-    except Exception as failed:  # noqa: BLE001 - every catalog has errors of its own
-        yield error(
-            subject,
-            f"The {lakehouse.catalog.type} catalog cannot be used ({type(failed).__name__}: {_first_line(failed)}). "
-            "Check `lakehouse.catalog` and the credentials.",
-        )
     else:
         yield ok(subject, f"The {lakehouse.catalog.type} catalog answers; it has {len(namespaces)} namespaces.")
 
@@ -77,7 +72,7 @@ def _try_object(location: str, lakehouse: LakehouseConfig, directory: Path) -> F
     except Exception as failed:  # noqa: BLE001 - every storage has errors of its own
         return error(
             "warehouse",
-            f"{location} cannot be written ({type(failed).__name__}: {_first_line(failed)}). Check "
+            f"{location} cannot be written ({type(failed).__name__}). Check "
             "`lakehouse.catalog.warehouse` and the credentials.",
         )
     return ok("warehouse", f"{location} can be written.")
@@ -100,7 +95,3 @@ def _writable(subject: str, path: Path, said: str) -> Finding:
 def _existing(path: Path) -> Path:
     """The path, or the nearest directory above it that exists."""
     return next(one for one in (path, *path.absolute().parents) if one.exists())
-
-
-def _first_line(failed: Exception) -> str:
-    return str(failed).partition("\n")[0][:200]
