@@ -74,7 +74,7 @@ class Replay:
 
     def __init__(self, changes: str, key: Sequence[str], columns: Sequence[str], as_text: Iterable[str] = ()) -> None:
         textual = frozenset(as_text)
-        self._changes = changes
+        self._relation = changes
         self._key = tuple(KeyColumn(name, columns, as_text=name in textual) for name in key)
         self._columns = tuple(columns)
         self._keys = tuple(f"key_{i}" for i in range(len(key)))
@@ -83,15 +83,19 @@ class Replay:
 
     def sql(self) -> str:
         """One SELECT, without a trailing semicolon."""
-        parts = (
-            self._events(),
-            self._moves(),
-            self._latest(),
-            *((self._suspects(), self._boundaries(), self._spans(), self._filled()) if self._values else ()),
-        )
-        return f"WITH RECURSIVE {', '.join(parts)} {self._rows()}"
+        # Everything that is materialised stands in the joined side: DuckDB reads only the columns that a query
+        # asks for, but not below a materialised CTE.
+        here = _moment("latest._version", "latest._lane", "latest._position")
+        same = " AND ".join(f"latest.{key} = mended.{key}" for key in self._keys)
+        return f"""
+        SELECT {", ".join((*self._row_columns(), *self._row_envelope()))}
+        FROM ({self._latest()}) AS latest
+        LEFT JOIN ({self._mended()}) AS mended ON {same}
+        WHERE latest._op <> 'd'
+            AND coalesce(latest._version > (SELECT max(_version) FROM {self._relation} WHERE _op = 't'), true)
+            AND CASE WHEN mended.left_at IS NULL THEN true ELSE mended.left_at < {here} END"""
 
-    def _events(self) -> str:
+    def _changes(self) -> str:
         pairs = tuple(zip(self._key, self._keys, strict=True))
         keys = (f"{column.now()} AS {key}" for column, key in pairs)
         olds = (f"{column.old()} AS old_{key}" for column, key in pairs)
@@ -100,17 +104,47 @@ class Replay:
             for i, name in enumerate(self._values)
         )
         return f"""
-        events AS NOT MATERIALIZED (
-            SELECT {", ".join((*keys, *olds, *values))}, _op, _version, _lane, _position,
-                _committed_at, _unchanged, _unrepresentable
-            FROM {self._changes}
-            WHERE _op <> 't' AND coalesce(
-                _version > (SELECT max(_version) FROM {self._changes} WHERE _op = 't'), true)
-        )"""
+        SELECT {", ".join((*keys, *olds, *values))}, _op, _version, _lane, _position, _committed_at,
+            _unchanged, _unrepresentable
+        FROM {self._relation}"""
+
+    def _latest(self) -> str:
+        """The last change of each key, moves away and truncates not considered."""
+        columns = "".join(f"value_{i}, " for i in range(len(self._values)))
+        return f"""
+        SELECT {self._list()}, {columns}_op, _version, _lane, _position, _committed_at, _unchanged, _unrepresentable
+        FROM ({self._changes()}) AS changes
+        WHERE _op <> 't'
+        QUALIFY row_number() OVER (
+            PARTITION BY {self._list()} ORDER BY _version DESC, _lane DESC, _position DESC) = 1"""
+
+    def _mended(self) -> str:
+        """Of the few keys that have them: when the row last moved away, and values of unchanged columns."""
+        turns, moves, departed = self._turns(), self._moves(), self._departed()
+        if not self._values:
+            return f"WITH {turns}, {moves}, {departed} SELECT * FROM departed"
+        return f"""
+        WITH RECURSIVE {turns}, {moves}, {departed}, {self._boundaries()}, {self._spans()}, {self._filled()}
+        SELECT * FROM filled FULL JOIN departed USING ({self._list()})"""
+
+    def _turns(self) -> str:
+        # Found in one narrow pass: over thousands of small files a pass costs more than what is done with it.
+        return f"""
+        notable AS MATERIALIZED (
+            SELECT {self._list()}, {self._list("old_")}, _op, _version, _lane, _position,
+                _op = 'u' AND {self._moved()} AS moved, coalesce(len(_unchanged) > 0, false) AS partial
+            FROM ({self._changes()}) AS changes
+            WHERE _op IN ('t', 'd') OR len(_unchanged) > 0 OR (_op = 'u' AND {self._moved()})
+        ),
+        truncated AS MATERIALIZED (SELECT max(_version) AS version FROM notable WHERE _op = 't'),
+        turns AS NOT MATERIALIZED (SELECT * FROM notable WHERE {_STANDS}),
+        suspects AS MATERIALIZED (SELECT DISTINCT {self._list()} FROM turns WHERE partial)"""
+
+    def _moved(self) -> str:
+        return "(" + " OR ".join(f"coalesce(old_{key} <> {key}, false)" for key in self._keys) + ")"
 
     def _moves(self) -> str:
         # Grouped, so that a change that was delivered twice is one move.
-        moved = " OR ".join(f"coalesce(old_{key} <> {key}, false)" for key in self._keys)
         origins = ", ".join(f"old_{key} AS origin_{i}" for i, key in enumerate(self._keys))
         return f"""
         moves AS MATERIALIZED (
@@ -119,39 +153,20 @@ class Replay:
             FROM (
                 SELECT {origins}, {self._list()}, _version,
                     min({{'_lane': _lane, '_position': _position}}) AS place
-                FROM events WHERE _op = 'u' AND ({moved})
+                FROM turns WHERE moved
                 GROUP BY ALL
             ) AS moved
         )"""
 
-    def _latest(self) -> str:
-        columns = ", ".join(f"value_{i}" for i in range(len(self._values)))
-        columns = f"{columns}, " if columns else ""
-        nulls = "NULL, " * len(self._values)
-        return f"""
-        latest AS (
-            SELECT * FROM (
-                SELECT {self._list()}, {columns}_op, _version, _lane, _position,
-                    _committed_at, _unchanged, _unrepresentable
-                FROM events
-                UNION ALL
-                SELECT {self._origins()}, {nulls}'d', _version, _lane, _position, NULL, NULL, NULL FROM moves
-            ) AS effects
-            QUALIFY row_number() OVER (
-                PARTITION BY {self._list()} ORDER BY _version DESC, _lane DESC, _position DESC) = 1
-        )"""
-
-    def _suspects(self) -> str:
-        return f"""
-        suspects AS MATERIALIZED (
-            SELECT DISTINCT {self._list()} FROM events WHERE _op <> 'd' AND len(_unchanged) > 0
-        )"""
+    def _departed(self) -> str:
+        keys = ", ".join(f"origin_{i} AS {key}" for i, key in enumerate(self._keys))
+        return f"departed AS (SELECT {keys}, max(moment) AS left_at FROM moves GROUP BY {self._origins()})"
 
     def _boundaries(self) -> str:
         keys = self._list()
         return f"""
         deletes AS (
-            SELECT {keys}, {_moment("_version", "_lane", "_position")} AS moment FROM events
+            SELECT {keys}, {_moment("_version", "_lane", "_position")} AS moment FROM turns
             SEMI JOIN (
                 SELECT {keys} FROM suspects
                 UNION ALL SELECT {self._origins()} FROM moves
@@ -190,11 +205,15 @@ class Replay:
 
     def _filled(self) -> str:
         found = ", ".join(self._carried(i, name) for i, name in enumerate(self._values))
+        rows = ", ".join(f"row_{key} AS {key}" for key in self._keys)
+        # The cross join with nothing ends the pass before it reads; a join would read all it has to probe.
         return f"""
         filled AS (
-            SELECT {self._list("row_")}, {found}
+            SELECT {rows}, {found}
             FROM (
-                SELECT *, {_moment("_version", "_lane", "_position")} AS moment FROM events WHERE _op <> 'd'
+                SELECT *, {_moment("_version", "_lane", "_position")} AS moment
+                FROM ({self._changes()}) AS changes CROSS JOIN (SELECT true FROM suspects LIMIT 1) AS needed
+                WHERE _op <> 'd' AND {_STANDS}
             ) AS carriers
             JOIN spans USING ({self._list()})
             WHERE (since IS NULL OR carriers.moment >= since) AND (until IS NULL OR carriers.moment < until)
@@ -214,13 +233,6 @@ class Replay:
     def _is_unchanged(self, name: str, relation: str = "") -> str:
         return f"list_contains({relation}_unchanged, {literal(source_column(name, self._columns))})"
 
-    def _rows(self) -> str:
-        join = " AND ".join(f"latest.{key} = filled.row_{key}" for key in self._keys)
-        filled = f" LEFT JOIN filled ON {join}" if self._values else ""
-        return f"""
-        SELECT {", ".join((*self._row_columns(), *self._row_envelope()))}
-        FROM latest{filled} WHERE latest._op <> 'd'"""
-
     def _row_columns(self) -> Iterable[str]:
         for name in self._columns:
             if name in self._plain:
@@ -230,7 +242,7 @@ class Replay:
                 unchanged = self._is_unchanged(name, "latest.")
                 if name != source_column(name, self._columns):
                     unchanged += f" AND latest.value_{i} IS NULL"
-                value = f"CASE WHEN {unchanged} THEN filled.found_{i}.value ELSE latest.value_{i} END"
+                value = f"CASE WHEN {unchanged} THEN mended.found_{i}.value ELSE latest.value_{i} END"
                 yield f"{value} AS {identifier(name)}"
 
     def _row_envelope(self) -> Iterable[str]:
@@ -244,7 +256,7 @@ class Replay:
         if not self._values:
             return "latest._unrepresentable"
         older = ", ".join(
-            f"{{'key': {literal(name)}, 'value': filled.found_{i}.text}}" for i, name in enumerate(self._values)
+            f"{{'key': {literal(name)}, 'value': mended.found_{i}.text}}" for i, name in enumerate(self._values)
         )
         return f"""CASE WHEN len(latest._unchanged) > 0 THEN nullif(map_from_entries(
             list_filter([{older}], lambda entry: entry.value IS NOT NULL
@@ -258,6 +270,10 @@ class Replay:
 
     def _origins(self, prefix: str = "") -> str:
         return ", ".join(f"{prefix}origin_{i}" for i in range(len(self._keys)))
+
+
+_STANDS = "_op <> 't' AND coalesce(_version > (SELECT version FROM truncated), true)"
+"""What no truncate has taken away."""
 
 
 def _moment(version: str, lane: str, position: str) -> str:
