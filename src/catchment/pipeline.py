@@ -72,6 +72,7 @@ class _SinkRun:
     boundary: Progress | None = None
     flushed_at: float = 0.0
     report: SinkReport = field(default_factory=SinkReport)
+    settled_lag_ms: float = 0.0
 
     def write(self, batch: ChangeBatch, now: float) -> None:
         fresh = batch.after(self.durable)
@@ -94,12 +95,19 @@ class _SinkRun:
         interval = self.policy.interval_seconds if rows else self.policy.idle_interval_seconds
         return max(0.0, self.flushed_at + interval - now)
 
+    def lag_ms(self, now: float) -> float:
+        """The age that a change reached at most before it was durable, since this was asked last."""
+        lag = max(self.settled_lag_ms, self.ledger.lag_ms(now))
+        self.settled_lag_ms = 0.0
+        return lag
+
     def flush(self, clock: Clock) -> None:
         started = clock.monotonic()
         held = self.sink.flush()
         self.flushed_at = clock.monotonic()
         if held is not None:
             self.durable = held if self.durable is None else self.durable.join(held)
+        self.settled_lag_ms = max(self.settled_lag_ms, self.ledger.lag_ms(clock.now()))
         self.ledger.settle(clock.now())
         self.report = SinkReport(
             flushes=self.report.flushes + 1,
@@ -291,7 +299,7 @@ class Pipeline:
             self._last,
             mode=status.mode,
             lag_bytes=status.lag_bytes,
-            lag_ms=max((ledger.lag_ms(wall) for ledger in ledgers), default=0.0),
+            lag_ms=max((run.lag_ms(wall) for run in runs), default=0.0),
             notes=status.notes,
             tables=Ledger.merged(ledgers, at),
             sinks={run.name: run.report for run in runs},

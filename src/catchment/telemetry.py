@@ -56,7 +56,8 @@ class SnapshotReport:
 class Report:
     """The whole pipeline at one moment. at: epoch seconds. state: starting, running, stopped, failed.
 
-    lag_bytes: unread at the source. lag_ms: age of the oldest change that is not durable yet, 0 when all is.
+    lag_bytes: unread at the source. lag_ms: the age that a change reached at most before it was durable, or has now,
+    since the last report; 0 when there was none.
     """
 
     at: float
