@@ -38,7 +38,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 def main() -> int:
     """Run what was asked for and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the size, once: does it work?")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the size, once: does it work? Not to judge by")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="may be given several times")
     parser.add_argument("--repeat", type=int, help="of each comparison; the median counts")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
@@ -54,7 +54,9 @@ def main() -> int:
     if arguments.json:
         print(json.dumps({**about, "figures": [one.to_dict() for one in figures], "failures": failures}, indent=2))
     else:
-        print(table(figures))
+        print(table(figures, judge=not arguments.quick))
+        if arguments.quick:
+            print("Quick sizes: fixed costs weigh too much to judge by. Run without --quick for that.")
     missed = any(one.met is False for one in figures)
     return 1 if failures or (arguments.strict and missed) else 0
 
