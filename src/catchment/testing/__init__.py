@@ -3,6 +3,7 @@
 * `catchment.testing.sources.SourceConformance` and `catchment.testing.sinks.SinkConformance`: pytest
   classes to inherit; the subclass supplies one fixture, a harness.
 * `catchment.testing.scripted`: a source whose whole life is a script, failures included.
+* `catchment.testing.memory`: the plainest sink that keeps the contract, for tests of what stands before it.
 * `catchment.testing.faults`: failures of a sink, as data.
 * `catchment.testing.changes`: random changes from a seed, and a model of the rows they lead to.
 * `catchment.testing.clock`: a clock that a test turns.

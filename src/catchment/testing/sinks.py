@@ -42,6 +42,7 @@ from catchment.testing.faults import (
     Fault,
     FaultySink,
 )
+from catchment.testing.memory import widened
 from catchment.testing.scripted import Chunk, Quiet, Rows, ScriptedSystem, Step, Transaction
 
 ITEMS = TableSchema(
@@ -142,21 +143,8 @@ def scripted_changes(system: ScriptedSystem, schema: TableSchema) -> list[Change
         for entry in system.entries()
         for part in entry.parts
         if isinstance(part, ChangeBatch) and part.table == schema.table
-        for change in read_changes(part.table, _widened(part, schema))
+        for change in read_changes(part.table, widened(part, schema))
     ]
-
-
-def _widened(batch: ChangeBatch, schema: TableSchema) -> pa.RecordBatch:
-    """The batch's rows with the columns of a younger schema, NULL in them."""
-    columns = []
-    for field in schema.envelope:
-        column = batch.records.column(field.name)
-        if field.name in ("before", "after"):
-            mine = {c.name: child for c, child in zip(batch.schema.columns, column.flatten(), strict=True)}
-            children = [mine.get(c.name, pa.nulls(len(batch), c.type)) for c in schema.columns]
-            column = pa.StructArray.from_arrays(children, fields=list(field.type), mask=column.is_null())
-        columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, schema=schema.envelope)
 
 
 @contextmanager
