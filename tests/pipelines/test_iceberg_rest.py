@@ -13,8 +13,12 @@ import iceberg_writer as writer
 import pytest
 from rest_catalog import RestCatalogServer, rest_catalog
 
+from catchment.change import ChangeBatch
 from catchment.errors import LeaseLost, SinkUnavailable
 from catchment.lakehouse.catalog import load_catalog
+from catchment.lakehouse.committers import SequentialCommitter
+from catchment.progress import Progress
+from catchment.sinks.base import Sink
 
 TRANSACTIONS = 12
 
@@ -144,3 +148,36 @@ def test_progress_without_rows_moves_only_the_progress_table(tmp_path: Path, ser
     again = writer.open_sink(tmp_path, server.uri)
     assert again.open() == writer.boundary(5)
     again.close()
+
+
+def test_a_chunk_is_not_landed_twice_after_two_crashes_between_table_and_progress(
+    tmp_path: Path, server: RestCatalogServer
+) -> None:
+    """The marker names the chunks that a replay brings, also those that the last replay skipped already."""
+    key = f"{writer.BOTH.table}@16438/1A"
+
+    def land(sink: Sink, *transactions: int) -> None:
+        sink.schema_change(writer.BOTH)
+        batch = writer.changes(writer.BOTH, 0, 1)
+        sink.write(ChangeBatch(batch.schema, "slot/chunk", batch.records, "chunk", key))
+        done = {key: frozenset({"chunk"})}
+        sink.advance(Progress({writer.LANE: writer.position(1)}, done))
+        for n in transactions:
+            sink.write(writer.changes(writer.BOTH, n, 1))
+            sink.advance(Progress(writer.boundary(n).positions, done))
+
+    for transactions in ((), (3,), (3, 5)):
+        sink = writer.open_sink(tmp_path, server.uri)
+        assert sink.open() is None, "the progress was never committed"
+        land(sink, *transactions)
+        # The table is committed, the progress is not: as after a crash between the two.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SequentialCommitter, "_commit_progress", _fail)
+            with pytest.raises(SinkUnavailable):
+                sink.flush()
+        sink.close()
+    assert [row[0] for row in writer.rows(tmp_path, "both", server.uri)] == [0, 3, 5]
+
+
+def _fail(*_: object) -> None:
+    raise SinkUnavailable("The answer was lost.")

@@ -66,6 +66,8 @@ class BronzeTable:
         self._open = Segment(encoder, self._open_file, target_file_bytes)
         self._files: FileSet | None = None
         self._uncommitted: dict[str, DataFileWriter] = {}
+        # Of the marker's too: rows that it skips never come here, and the next marker must still name them.
+        self._snapshots = set(marker.chunks if marker is not None else ())
         self._iceberg: Schema = lake.metadata.schema()
         self._schema = schema
         self._columns = -1
@@ -88,6 +90,8 @@ class BronzeTable:
 
     def write(self, batch: ChangeBatch) -> None:
         """Accept rows after the last boundary."""
+        if batch.chunk is not None:
+            self._snapshots.add(batch.snapshot or str(batch.table))
         if batch.schema is not self._schema and batch.schema == self._schema:
             self._schema = batch.schema
         if batch.schema is not self._schema or batch.records.num_columns != self._columns:
@@ -122,8 +126,7 @@ class BronzeTable:
             # From here on a commit's outcome may be unknown: these are no longer ours to delete.
             self._uncommitted.pop(file.file_path)
         # The lanes' positions and this table's own chunks: a snapshot may have thousands of them.
-        name = str(self._schema.table)
-        own = {name: progress.chunks[name]} if name in progress.chunks else {}
+        own = {key: progress.chunks[key] for key in self._snapshots if key in progress.chunks}
         marker = Progress(progress.positions, own).to_json()
         lanes = Progress(progress.positions).to_json()
         changed = self._iceberg is not self.lake.metadata.schema() and self._iceberg != self.lake.metadata.schema()
