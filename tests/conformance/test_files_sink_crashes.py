@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -374,3 +376,46 @@ def _child(directory: Path, seed: int, flush_every: int, failpoint: str) -> int:
         check=False,
         timeout=120,
     ).returncode
+
+
+STEP = re.compile(r"(?P<call>openat|fsync|rename)\((?P<arguments>.*)\)\s+= (?P<result>\d+)")
+
+
+def steps_in(trace: str, directory: Path) -> Iterator[tuple[str, str]]:
+    """What was done under the directory: ("fsync", path), ("rename", path of the new name)."""
+    paths: dict[str, str] = {}
+    for line in trace.splitlines():
+        found = STEP.search(line)
+        if found is None:
+            continue
+        quoted = [name.removeprefix(f"{directory}/") for name in re.findall(r'"([^"]*)"', found["arguments"])]
+        if found["call"] == "openat":
+            paths[found["result"]] = quoted[0]
+        elif found["call"] == "fsync":
+            yield "fsync", paths[found["arguments"]]
+        else:
+            yield "rename", quoted[-1]
+            yield "from", quoted[0]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_everything_is_synced_before_the_next_step_builds_on_it(tmp_path: Path) -> None:
+    """Intent, objects, record: each is fsynced, renamed, and its directory fsynced, before the next begins."""
+    trace, out = tmp_path / "trace", tmp_path / "out"
+    command = ["strace", "-f", "-qq", "-s", "1000", "-e", "trace=openat,fsync,rename", "-o", str(trace)]
+    child = [sys.executable, "-c", CHILD, str(out), "7", "1000000"]
+    subprocess.run([*command, *child], check=True, timeout=120)
+    steps = list(steps_in(trace.read_text(), out))
+    renames = [index for index, (call, _) in enumerate(steps) if call == "rename"]
+    kinds, since = [], 0
+    for index in renames:
+        target, temporary = steps[index][1], steps[index + 1][1]
+        assert ("fsync", temporary) in steps[since:index], f"{target} was named before its content was safe"
+        parent = str(Path(target).parent)
+        assert steps[index + 2] == ("fsync", parent), f"{target} was built on before its name was safe"
+        since = index
+        kinds.append("data" if target.startswith("public.") else parent)
+    assert kinds[0] == "_catchment", "the owner comes first"
+    assert kinds[1] == "_catchment/intents"
+    assert set(kinds[2:-1]) == {"data"}
+    assert kinds[-1] == "_catchment/done"
