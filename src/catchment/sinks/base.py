@@ -45,6 +45,8 @@ class Sink(Protocol):
         """Make everything up to the last boundary durable and visible, at once, and return what is held.
 
         What was written after the last boundary stays accepted. Without anything new it changes nothing.
+        A sink that has to complete a range it began before a crash may return less, until a boundary covers
+        that range's end.
         """
         ...
 
