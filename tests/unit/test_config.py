@@ -201,6 +201,31 @@ def test_the_schema_for_editors_describes_every_component() -> None:
     assert "type" in schema["$defs"]["IcebergSinkConfig"]["required"]
 
 
+def test_components_of_other_packages_are_found_by_entry_point(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site"
+    information = package / "paper_sink-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: paper-sink\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(
+        "[catchment.components]\nsink.paper = paper_sink:PaperSinkConfig\nsink.torn = paper_sink:Nothing\n"
+    )
+    (package / "paper_sink.py").write_text(
+        "from typing import Literal\n"
+        "from catchment.component import ComponentConfig\n"
+        "class PaperSinkConfig(ComponentConfig):\n"
+        "    type: Literal['paper']\n"
+        "    name: str = 'paper'\n"
+        "    sheets: int\n"
+    )
+    monkeypatch.syspath_prepend(str(package))
+    text = WHOLE.replace("type: iceberg, flush_interval_seconds: 2, flush_rows: 5", "type: paper, sheets: 3")
+    assert [sink.name for sink in load(write(text), ENVIRON).sink_configs] == ["paper"]
+    assert "did you mean `sheets`?" in complaint(write(text.replace("sheets", "sheeets")))
+    assert "cannot be imported" in complaint(write(text.replace("type: paper", "type: torn")))
+
+
 def test_loading_a_file_imports_nothing_heavy(write: Write) -> None:
     path = write(WHOLE)
     heavy = "numpy pyarrow duckdb pyiceberg psycopg sqlalchemy faker adbc_driver_postgresql sqlglot"
