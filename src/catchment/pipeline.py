@@ -107,8 +107,9 @@ class _SinkRun:
         self.flushed_at = clock.monotonic()
         if held is not None:
             self.durable = held if self.durable is None else self.durable.join(held)
-        self.settled_lag_ms = max(self.settled_lag_ms, self.ledger.lag_ms(clock.now()))
-        self.ledger.settle(clock.now())
+        if self.boundary is not None and self.durable is not None and self.durable.covers(self.boundary):
+            self.settled_lag_ms = max(self.settled_lag_ms, self.ledger.lag_ms(clock.now()))
+            self.ledger.settle(clock.now())
         self.report = SinkReport(
             flushes=self.report.flushes + 1,
             last_flush_at=clock.now(),

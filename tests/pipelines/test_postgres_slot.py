@@ -288,3 +288,55 @@ def _step_until(capture: Capture, done) -> None:  # type: ignore[no-untyped-def]
     while not done():
         assert time.monotonic() < deadline
         capture.step()
+
+
+@pytest.mark.parametrize("durable", [True, False], ids=["runs on", "ends before it is durable"])
+def test_a_table_that_was_excluded_for_a_while_is_read_anew(database: str, sql: Connection, durable: bool) -> None:
+    sql.execute("CREATE TABLE u (id int PRIMARY KEY); INSERT INTO t VALUES (1, 'first'), (2, 'gone later')")
+    with capturing(database) as capture:
+        resume = capture.to_head().progress
+    with capturing(database, resume, exclude=["public.t"]) as capture:
+        sql.execute("INSERT INTO t VALUES (3, 'unseen'); DELETE FROM t WHERE id = 2")
+        resume = capture.to_head().progress
+        assert capture.rows("public.t") == []
+    if not durable:
+        # Included again, but the process ends before anything of it is durable: the next one must still know.
+        with capturing(database, resume):
+            pass
+    with capturing(database, resume) as capture:
+        deadline = time.monotonic() + 30
+        while not capture.progress.covers(capture.source.head()):
+            assert time.monotonic() < deadline
+            capture.step()
+            capture.source.acknowledge(capture.progress)
+        sql.execute("INSERT INTO t VALUES (4, 'followed')")
+        capture.to_head()
+    rows = capture.rows("public.t")
+    assert [row["_op"] for row in rows] == ["t", "r", "r", "c"]
+    assert sorted(row["after"]["id"] for row in rows[1:]) == [1, 3, 4]
+    assert rows[0]["_version"] < rows[1]["_version"] < rows[3]["_version"]
+
+
+def test_a_table_that_gets_a_key_is_read_anew_with_its_updates(database: str, sql: Connection) -> None:
+    sql.execute("CREATE TABLE logbook (id int NOT NULL, line text); INSERT INTO logbook VALUES (1, 'a')")
+    with capturing(database) as capture:
+        capture.to_head()
+        sql.execute("UPDATE logbook SET line = 'unseen'")
+        resume = capture.to_head().progress
+        assert [row["_op"] for row in capture.rows("public.logbook")] == ["r"]
+    sql.execute("ALTER TABLE logbook ADD PRIMARY KEY (id)")
+    with capturing(database, resume, new_tables_interval_seconds=0.2) as capture:
+        _step_until(capture, lambda: _acknowledging(capture) and len(capture.rows("public.logbook")) >= 2)
+        sql.execute("UPDATE logbook SET line = 'seen'")
+        capture.to_head()
+    rows = capture.rows("public.logbook")
+    assert [(row["_op"], (row["after"] or {}).get("line")) for row in rows] == [
+        ("t", None),
+        ("r", "unseen"),
+        ("u", "seen"),
+    ]
+
+
+def _acknowledging(capture: Capture) -> bool:
+    capture.source.acknowledge(capture.progress)
+    return True

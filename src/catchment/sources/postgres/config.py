@@ -45,6 +45,7 @@ class PostgresSourceConfig(ComponentConfig):
     without_identity: Literal["insert_only", "refuse"] = "insert_only"
     """Tables whose updates cannot be published: capture inserts and truncates only, or refuse to start."""
     snapshot_workers: int = Field(default=2, ge=1, le=32)
+    """How many connections read the tables at the same time."""
     snapshot_chunk_bytes: int = Field(default=16 << 20, ge=8192)
     """How much of a table one chunk reads, in bytes of the server's heap."""
     snapshot_rows_per_second: int | None = Field(default=None, ge=1)

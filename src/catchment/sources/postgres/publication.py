@@ -99,11 +99,19 @@ class Publications:
     def names(self) -> tuple[str, str]:
         return self.name, self.inserts
 
-    def synchronise(self, connection: Connection, tables: Sequence[SourceTable]) -> list[SourceTable]:
-        """Make the publications carry exactly these tables; the tables that were not in either before."""
+    def published(self, connection: Connection, table: SourceTable) -> bool:
+        """Are all changes of the table published that can be?"""
+        with translated(f"looking at the publication {self.name}"):
+            if table.oid in self._members(connection, self.name):
+                return True
+            return not table.identified and table.oid in self._members(connection, self.inserts)
+
+    def synchronise(self, connection: Connection, tables: Sequence[SourceTable]) -> None:
+        """Make the publications carry exactly these tables."""
         whole = [table for table in tables if table.identified]
         partial = [table for table in tables if not table.identified]
-        with translated(f"setting up the publication {self.name}"):
+        # In one transaction: a table that goes from one publication to the other is never in neither.
+        with translated(f"setting up the publication {self.name}"), connection.transaction():
             before = self._members(connection, self.name) | self._members(connection, self.inserts)
             # Taking out first: a table that has lost its identity must not stay published whole.
             for name, wanted, publish in (
@@ -118,7 +126,6 @@ class Publications:
                     "Add a primary key, or ALTER TABLE … REPLICA IDENTITY FULL.",
                     table.id,
                 )
-        return [table for table in tables if table.oid not in before]
 
     def _members(self, connection: Connection, name: str) -> set[int]:
         rows = connection.execute(

@@ -35,6 +35,8 @@ from catchment.telemetry import SnapshotReport
 
 PAGE_BYTES = 8192
 _BEGUN = "begun"
+ADMITTED = "0/admitted"
+"""A chunk of nothing: its table was not published for a while and is to be read anew (see `source.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def plan_table(
     finished = [
         _Finished.parse(rest)
         for number, _, rest in (name.partition("/") for name in done)
-        if int(number) == generation and rest != _BEGUN
+        if int(number) == generation and rest not in (_BEGUN, ADMITTED.partition("/")[2])
     ]
     filenodes = {leaf[3] for leaf in leaves}
     rewritten = any(one.filenode not in filenodes for one in finished)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from catchment import failpoint
 from catchment.change import ChangeBatch
@@ -31,6 +31,12 @@ log = logging.getLogger(LOGGER)
 
 BEHIND_SECONDS = 5.0
 """How long live may be far behind before catch-up takes over."""
+WAITING_SECONDS = 0.2
+"""How often to look whether a table that is to be read anew may be."""
+
+
+def _identities(tables: Iterable[SourceTable]) -> set[tuple[TableId, int, bool]]:
+    return {(table.id, table.oid, table.identified) for table in tables}
 
 
 class PostgresSource:
@@ -67,6 +73,8 @@ class PostgresSource:
         self._wal: WalReader | None = None
         self._looked_at = time.monotonic()
         self._behind_since: float | None = None
+        self._durable = Progress()
+        self._waiting: set[str] = set()
         self._lag: int | None = None
 
     # -- the contract
@@ -100,13 +108,14 @@ class PostgresSource:
         return self._pending.popleft()
 
     def acknowledge(self, progress: Progress) -> None:
+        self._durable = progress
         at = progress.positions.get(self._lane)
         if at is not None and self._wal is not None and not self._ephemeral:
             self._wal.acknowledge(position_lsn(at))
 
     def head(self) -> Progress:
         never = self._config.snapshot == "never"
-        chunks = {} if never else {self._key(table): ALL_CHUNKS for table in self._tables.values()}
+        chunks = {} if never else dict.fromkeys((*map(self._key, self._tables.values()), *self._waiting), ALL_CHUNKS)
         if self._wal is None:
             return Progress({}, chunks)
         return Progress({self._lane: position(current_lsn(self._connection))}, chunks)
@@ -158,15 +167,19 @@ class PostgresSource:
                 f"The lake was filled from another server or slot ({held}), not from {self._lane_prefix}…. "
                 "If this server is meant, `catchment run --resnapshot` reads every table again."
             )
-        self._publications.synchronise(self._connection, tables)
         if resume is None or self._resnapshot:
+            self._publications.synchronise(self._connection, tables)
             start = self._start_fresh(tables, resume or Progress())
         else:
             self._lane = max(lanes, key=lambda lane: int(lane.rpartition("/")[2], 16))
             start = position_lsn(resume.positions[self._lane])
             check_slot(find_slot(self._connection, self._slot), self._slot, start)
             self._decoder = Decoder(self._lane, self._resolve, start, resume)
-            self._read_tables(tables)
+            self._durable = resume
+            admitted = self._admit(tables)
+            self._tables = {table.id: table for table in admitted}
+            self._publications.synchronise(self._connection, admitted)
+            self._read_tables(admitted)
         self._read_wal(start)
 
     def _open_ephemeral(self, tables: Sequence[SourceTable], resume: Progress | None, slot: Slot) -> None:
@@ -234,8 +247,51 @@ class PostgresSource:
     # -- snapshots
 
     def _key(self, table: SourceTable) -> str:
-        """A table's snapshot in `Progress.chunks`: a table re-created under its name, or a new slot, has another."""
-        return f"{table.id}@{table.oid}/{self._lane.rpartition('/')[2]}"
+        """A table's newest snapshot in `Progress.chunks`.
+
+        A table that was re-created under its name, a new slot, and a table that was not published for a while
+        have another: `<table>@<oid>/<LSN that it counts from>`.
+        """
+        origin = int(self._lane.rpartition("/")[2], 16)
+        prefix = f"{table.id}@{table.oid}/"
+        known = (int(key[len(prefix) :], 16) for key in self._decoder.progress.chunks if key.startswith(prefix))
+        return f"{prefix}{max([origin, *known]):X}"
+
+    def _admit(self, tables: Sequence[SourceTable]) -> list[SourceTable]:
+        """The tables that may be published now.
+
+        One that was captured before and is not published now has missed changes (it was excluded for a while, or
+        taken out of the publication): it is read anew. That must be durable before it is published again, or a
+        crash in between would leave it looking as if nothing were missing.
+        """
+        admitted = []
+        self._waiting = set()
+        for table in tables:
+            key = self._key(table)
+            chunks = self._decoder.progress.chunks.get(key)
+            if chunks is None or self._config.snapshot == "never":
+                admitted.append(table)
+            elif snapshot.ADMITTED in chunks and len(chunks) == 1:
+                marked = Progress({}, {key: chunks})
+                if self._durable.covers(marked):
+                    admitted.append(table)
+                else:
+                    self._waiting.add(key)
+            elif self._publications.published(self._connection, table):
+                admitted.append(table)
+            else:
+                self._waiting.add(self._mark(table))
+        return admitted
+
+    def _mark(self, table: SourceTable) -> str:
+        log.warning(
+            "%s was captured before and is not published: its changes since are missing; reading it anew.", table.id
+        )
+        key = f"{table.id}@{table.oid}/{current_lsn(self._connection):X}"
+        marked = Progress({}, {key: frozenset({snapshot.ADMITTED})})
+        self._decoder.progress = self._decoder.progress.join(marked)
+        self._pending.append(TransactionEnd(self._decoder.progress))
+        return key
 
     def _read_tables(self, tables: Sequence[SourceTable]) -> None:
         """Read what is left of these tables, at a new snapshot whose LSN a temporary slot makes exact."""
@@ -263,7 +319,7 @@ class PostgresSource:
             chunks.get(key, frozenset()),
             self._config.snapshot_chunk_bytes,
             lsn,
-            from_scratch=earlier and key not in chunks,
+            from_scratch=earlier and chunks.get(key, frozenset()) <= {snapshot.ADMITTED},
         )
 
     def _begin(self, tables: Sequence[SourceTable], exported: ExportedSnapshot) -> None:
@@ -289,20 +345,21 @@ class PostgresSource:
     def _look_for_tables(self) -> None:
         """Tables that appeared while running are published and read like the first ones."""
         now = time.monotonic()
-        wal = self._wal
-        if wal is None or self._ephemeral or now - self._looked_at < self._config.new_tables_interval_seconds:
+        interval = WAITING_SECONDS if self._waiting else self._config.new_tables_interval_seconds
+        if self._wal is None or self._ephemeral or now - self._looked_at < interval or self._decoder.in_transaction:
             return
         self._looked_at = now
         tables = publication.find_tables(self._connection, self._config.tables, self._config.exclude)
-        if {(table.id, table.oid, table.identified) for table in tables} == {
-            (table.id, table.oid, table.identified) for table in self._tables.values()
-        }:
+        if not self._waiting and _identities(tables) == _identities(self._tables.values()):
             return
         self._refuse(tables)
+        admitted = self._admit(tables)
         known = {table.oid for table in self._tables.values()}
-        new = [table for table in tables if table.oid not in known]
-        self._publications.synchronise(self._connection, tables)
-        self._tables = {table.id: table for table in tables}
+        new = [table for table in admitted if table.oid not in known]
+        if not new and _identities(admitted) == _identities(self._tables.values()):
+            return
+        self._publications.synchronise(self._connection, admitted)
+        self._tables = {table.id: table for table in admitted}
         if new:
             log.info("New tables: %s.", ", ".join(str(table.id) for table in new))
             self._read_tables(new)
