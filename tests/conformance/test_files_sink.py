@@ -12,7 +12,6 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 import pytest
-from files_harness import FilesHarness
 
 from catchment.change import Operation
 from catchment.component import BuildContext
@@ -35,6 +34,7 @@ from catchment.testing.sinks import (
     held_changes,
     insert,
 )
+from conformance.files_harness import FilesHarness
 
 HARNESSES: Mapping[str, Callable[[Path], FilesHarness]] = {
     "ndjson": lambda path: FilesHarness(path, "ndjson", "none"),

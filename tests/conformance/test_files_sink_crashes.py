@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from files_harness import FilesHarness, read_parquet
 
 from catchment.change import Operation
 from catchment.errors import SinkUnavailable
@@ -29,6 +28,7 @@ from catchment.testing.changes import Change, RandomChanges, make_batch, read_ch
 from catchment.testing.delivery import Delivery
 from catchment.testing.scripted import Chunk, Quiet, Rows, ScriptedSystem, Transaction
 from catchment.testing.sinks import ITEMS, NOTES, expect, insert, make_script
+from conformance.files_harness import FilesHarness, read_parquet
 
 
 class BreakingStore(LocalStore):

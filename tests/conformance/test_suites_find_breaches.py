@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from test_scripted_source import ScriptedHarness
+from conformance.test_scripted_source import ScriptedHarness
 
 from catchment.change import ChangeBatch
 from catchment.progress import Progress

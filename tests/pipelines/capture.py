@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import SecretStr
 
 from catchment.change import ChangeBatch
 from catchment.component import BuildContext
@@ -86,7 +87,7 @@ def capturing(
     dsn: str, resume: Progress | None = None, *, resnapshot: bool = False, **options: Any
 ) -> Iterator[Capture]:
     """An open source on the database, closed afterwards."""
-    config = PostgresSourceConfig(type="postgres", dsn=dsn, **options)
+    config = PostgresSourceConfig(type="postgres", dsn=SecretStr(dsn), **options)
     source = PostgresSource(config, CONTEXT, resnapshot=resnapshot)
     try:
         source.open(resume)

@@ -54,7 +54,8 @@ def _held(pipeline: Path) -> int:
 def _told(trace: Path, held: int) -> list[int]:
     """What the server was told, in order; fails where it was more than a finished fsync had made durable."""
     told = []
-    written, syncing = held, set()
+    written = held
+    syncing: set[str] = set()
     with trace.open(errors="replace") as lines:
         for line in lines:
             thread = line.split()[0]

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import iceberg_writer as writer
 import pytest
 
 from catchment.progress import Progress
+from pipelines import iceberg_writer as writer
 
 LIMITED = """
 import resource, signal, sys

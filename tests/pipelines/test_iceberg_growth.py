@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import iceberg_writer as writer
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
@@ -16,6 +15,7 @@ from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.manifests import FAN_OUT
 from catchment.lakehouse.table import METADATA_FILES_KEPT, Change, LakeTable
+from pipelines import iceberg_writer as writer
 
 FLUSHES = 300
 SNAPSHOTS_KEPT = 5

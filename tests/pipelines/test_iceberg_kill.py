@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import iceberg_writer as writer
 import pytest
 
 from catchment.errors import LeaseHeld, LeaseLost
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsStore
 from catchment.progress import Progress
+from pipelines import iceberg_writer as writer
 
 TRANSACTIONS = 30
 

@@ -9,9 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import iceberg_writer as writer
 import pytest
-from rest_catalog import RestCatalogServer, rest_catalog
 
 from catchment.change import ChangeBatch
 from catchment.errors import LeaseLost, SinkUnavailable
@@ -19,6 +17,8 @@ from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.committers import SequentialCommitter
 from catchment.progress import Progress
 from catchment.sinks.base import Sink
+from pipelines import iceberg_writer as writer
+from pipelines.rest_catalog import RestCatalogServer, rest_catalog
 
 TRANSACTIONS = 12
 

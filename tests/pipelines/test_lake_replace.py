@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
-from rest_catalog import rest_catalog
 
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.commit import open_or_create, replace
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
 from catchment.lakehouse.table import LakeTable
+from pipelines.rest_catalog import rest_catalog
 
 NAME = ("gold", "revenue")
 SNAPSHOTS_KEPT = 3

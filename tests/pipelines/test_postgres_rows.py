@@ -69,7 +69,8 @@ def test_under_replica_identity_full_an_unchanged_toast_value_is_filled(
 def test_a_key_update_carries_the_old_key(database: str, sql: Connection, reading: int) -> None:
     sql.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
     sql.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
-    swap = "BEGIN; UPDATE t SET id = -1 WHERE id = 1; UPDATE t SET id = 1 WHERE id = 2; UPDATE t SET id = 2 WHERE id = -1; COMMIT"
+    moves = ((-1, 1), (1, 2), (2, -1))
+    swap = f"BEGIN; {'; '.join(f'UPDATE t SET id = {to} WHERE id = {one}' for to, one in moves)}; COMMIT"
     capture = changes(database, sql, reading, "UPDATE t SET v = 'c' WHERE id = 1", swap)
     rows = capture.rows("public.t")
     assert [(row["before"] or {}).get("id") for row in rows] == [None, 1, 2, -1]
@@ -97,7 +98,8 @@ def test_truncate_comes_in_order_for_every_table_it_empties(database: str, sql: 
         database,
         sql,
         reading,
-        "BEGIN; INSERT INTO a VALUES (1); INSERT INTO b VALUES (1); TRUNCATE a CASCADE; INSERT INTO a VALUES (2); COMMIT",
+        "BEGIN; INSERT INTO a VALUES (1); INSERT INTO b VALUES (1);"
+        " TRUNCATE a CASCADE; INSERT INTO a VALUES (2); COMMIT",
     )
     assert [row["_op"] for row in capture.rows("public.a")] == ["c", "t", "c"]
     assert [row["_op"] for row in capture.rows("public.b")] == ["c", "t"]
@@ -145,7 +147,8 @@ def test_a_table_without_replica_identity_never_breaks_the_application(
 
 def test_composite_and_quoted_names_survive(database: str, sql: Connection, reading: int) -> None:
     sql.execute(
-        'CREATE SCHEMA "Odd ""Schema"; CREATE TABLE "Odd ""Schema"."Ta,ble" ("a b" int, "C" text, PRIMARY KEY ("a b", "C"))'
+        'CREATE SCHEMA "Odd ""Schema";'
+        'CREATE TABLE "Odd ""Schema"."Ta,ble" ("a b" int, "C" text, PRIMARY KEY ("a b", "C"))'
     )
     sql.execute('INSERT INTO "Odd ""Schema"."Ta,ble" VALUES (1, \'x\')')
     with capturing(database, tables=['Odd "Schema.*']) as capture:
@@ -188,7 +191,8 @@ def test_a_change_of_the_schema_comes_before_the_rows_that_have_it(
         database,
         sql,
         reading,
-        "BEGIN; INSERT INTO t VALUES (1, 'a'); ALTER TABLE t ADD w int DEFAULT 7; INSERT INTO t VALUES (2, 'b'); COMMIT",
+        "BEGIN; INSERT INTO t VALUES (1, 'a'); ALTER TABLE t ADD w int DEFAULT 7;"
+        " INSERT INTO t VALUES (2, 'b'); COMMIT",
         "ALTER TABLE t DROP v",
         "INSERT INTO t VALUES (3, 9)",
     )

@@ -213,9 +213,7 @@ def test_a_snapshot_resumes_at_its_chunks(database: str, sql: Connection) -> Non
 
 def test_a_row_that_moved_between_two_snapshots_keeps_its_toast_value(database: str, sql: Connection) -> None:
     """It moves into pages that were read before; the stream does not carry its value."""
-    sql.execute(
-        "ALTER TABLE t ALTER v SET STORAGE EXTERNAL; ALTER TABLE t ADD w int; ALTER TABLE t SET (autovacuum_enabled = off)"
-    )
+    sql.execute("ALTER TABLE t ALTER v SET STORAGE EXTERNAL, ADD w int; ALTER TABLE t SET (autovacuum_enabled = off)")
     sql.execute("INSERT INTO t SELECT g, NULL, 0 FROM generate_series(1, 1000) g")
     sql.execute("INSERT INTO t VALUES (9999, repeat('x', 10000), 0)")
     sql.execute("INSERT INTO t SELECT g, NULL, 0 FROM generate_series(1001, 2000) g")
