@@ -1,0 +1,1 @@
+"""The documentation: Markdown pages, and what builds and checks them (`python -m docs`)."""
