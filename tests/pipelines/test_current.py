@@ -121,13 +121,12 @@ def test_an_inserted_row_takes_no_value_from_an_earlier_life_of_its_key() -> Non
 
 
 def test_a_swap_through_a_third_key_keeps_each_rows_unchanged_value() -> None:
-    move: dict[str, Any] = {"unchanged": ["big"]}
     assert rows_of(
         event("c", 1, after={"id": "a", "big": "of a"}),
         event("c", 2, after={"id": "b", "big": "of b"}),
-        event("u", 3, before={"id": "a"}, after={"id": "x"}, **move),
-        event("u", 4, before={"id": "b"}, after={"id": "a"}, **move),
-        event("u", 5, before={"id": "x"}, after={"id": "b"}, **move),
+        event("u", 3, before={"id": "a"}, after={"id": "x"}, unchanged=["big"]),
+        event("u", 4, before={"id": "b"}, after={"id": "a"}, unchanged=["big"]),
+        event("u", 5, before={"id": "x"}, after={"id": "b"}, unchanged=["big"]),
     ) == {"a": "of b", "b": "of a"}
 
 
@@ -173,3 +172,18 @@ def test_a_column_that_changed_its_type_is_unchanged_under_the_sources_name_for_
     connection.register("changes", pa.Table.from_pylist(changes, schema=schema))
     sql = Replay("changes", ["id"], ["id", "big", "big__v2"]).sql()
     assert connection.execute(f"SELECT id, big, big__v2 FROM ({sql})").fetchall() == [(1, None, "long")]
+
+
+def test_columns_may_have_any_name() -> None:
+    schema = envelope(pa.struct([('a "key"', pa.int64()), ("it's; --", pa.string())]))
+    row = {'a "key"': 1, "it's; --": "kept"}
+    changes = [
+        {**event("c", 1), "after": row},
+        {**event("u", 2, unchanged=["it's; --"]), "after": {**row, "it's; --": None}},
+    ]
+    connection = duckdb.connect()
+    connection.register("changes", pa.Table.from_pylist(changes, schema=schema))
+    sql = Replay("changes", ['a "key"'], list(row)).sql()
+    assert connection.execute(
+        f"SELECT * EXCLUDE (_version, _committed_at, _unrepresentable) FROM ({sql})"
+    ).fetchall() == [(1, "kept")]

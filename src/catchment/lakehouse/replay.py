@@ -207,27 +207,29 @@ class Replay:
         found = ", ".join(self._carried(i, name) for i, name in enumerate(self._values))
         rows = ", ".join(f"row_{key} AS {key}" for key in self._keys)
         # The cross join with nothing ends the pass before it reads; a join would read all it has to probe.
+        # Places are numbers: aggregates over byte strings keep every one they have met.
         return f"""
-        filled AS (
-            SELECT {rows}, {found}
+        carriers AS NOT MATERIALIZED (
+            SELECT *, row_number() OVER (ORDER BY _version, _lane, _position) AS place
             FROM (
                 SELECT *, {_moment("_version", "_lane", "_position")} AS moment
                 FROM ({self._changes()}) AS changes CROSS JOIN (SELECT true FROM suspects LIMIT 1) AS needed
                 WHERE _op <> 'd' AND {_STANDS}
-            ) AS carriers
+            ) AS events
             JOIN spans USING ({self._list()})
-            WHERE (since IS NULL OR carriers.moment >= since) AND (until IS NULL OR carriers.moment < until)
-            GROUP BY {self._list("row_")}
-        )"""
+            WHERE (since IS NULL OR events.moment >= since) AND (until IS NULL OR events.moment < until)
+        ),
+        filled AS (SELECT {rows}, {found} FROM carriers GROUP BY {self._list("row_")})"""
 
     def _carried(self, i: int, name: str) -> str:
         # Under replica identity FULL the value of an unchanged column is in the row as it was before.
         unchanged = f"coalesce({self._is_unchanged(name)}, false)"
         value = f"CASE WHEN {unchanged} THEN old_value_{i} ELSE value_{i} END"
         text = f"CASE WHEN NOT {unchanged} THEN _unrepresentable[{literal(name)}] END"
+        carried = f"FILTER (NOT {unchanged} OR old_value_{i} IS NOT NULL)"
         return (
-            f"arg_max({{value: {value}, text: {text}}}, carriers.moment) "
-            f"FILTER (NOT {unchanged} OR old_value_{i} IS NOT NULL) AS found_{i}"
+            f"arg_max_null({value}, place) {carried} AS found_{i}, "
+            f"arg_max_null({text}, place) {carried} AS found_text_{i}"
         )
 
     def _is_unchanged(self, name: str, relation: str = "") -> str:
@@ -242,7 +244,7 @@ class Replay:
                 unchanged = self._is_unchanged(name, "latest.")
                 if name != source_column(name, self._columns):
                     unchanged += f" AND latest.value_{i} IS NULL"
-                value = f"CASE WHEN {unchanged} THEN mended.found_{i}.value ELSE latest.value_{i} END"
+                value = f"CASE WHEN {unchanged} THEN mended.found_{i} ELSE latest.value_{i} END"
                 yield f"{value} AS {identifier(name)}"
 
     def _row_envelope(self) -> Iterable[str]:
@@ -256,7 +258,7 @@ class Replay:
         if not self._values:
             return "latest._unrepresentable"
         older = ", ".join(
-            f"{{'key': {literal(name)}, 'value': mended.found_{i}.text}}" for i, name in enumerate(self._values)
+            f"{{'key': {literal(name)}, 'value': mended.found_text_{i}}}" for i, name in enumerate(self._values)
         )
         return f"""CASE WHEN len(latest._unchanged) > 0 THEN nullif(map_from_entries(
             list_filter([{older}], lambda entry: entry.value IS NOT NULL
