@@ -11,10 +11,12 @@ import pytest
 from pyiceberg.types import LongType, StringType
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.connection import refuse_writes
+from catchment.lakehouse.connection import connect_lake, refuse_writes
 from catchment.lakehouse.ops import OpsStore
 from catchment.telemetry import Report
+from pipelines import iceberg_writer as writer
 from pipelines.bronze_lake import ORDER, BronzeLake, rows
+from pipelines.rest_catalog import rest_catalog
 
 
 @pytest.fixture
@@ -142,6 +144,24 @@ def test_a_column_named_like_the_envelopes_keeps_its_place(tmp_path: Path) -> No
     lake.create("things", row)
     lake.append("things", {"id": 1, "_version": "mine"}, row=row)
     assert rows(lake.connect(), "SELECT id, _version FROM current.things") == [{"id": 1, "_version": "mine"}]
+
+
+def test_what_the_sink_wrote_shows_alike_through_any_catalog(tmp_path: Path) -> None:
+    with rest_catalog(tmp_path / "rest") as server:
+        for uri, directory in ((None, tmp_path / "sql"), (server.uri, tmp_path / "remote")):
+            directory.mkdir()
+            sink = writer.open_sink(directory, uri)
+            sink.open()
+            for schema in (writer.ODD, writer.EVEN, writer.BOTH):
+                sink.schema_change(schema)
+            for n in range(4):
+                writer.write_transaction(sink, n)
+            sink.flush()
+            sink.close()
+            connection = connect_lake(writer.lakehouse(uri), directory)
+            for name in ("odd", "even", "both"):
+                (shown,) = rows(connection, f"SELECT count(*) AS n FROM bronze.{name}")
+                assert shown["n"] == len(writer.expected(name, 4)) > 0
 
 
 def test_ops_shows_one_pipelines_rows(lake: BronzeLake) -> None:
