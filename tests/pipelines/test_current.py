@@ -106,6 +106,14 @@ def test_a_truncate_takes_away_changes_of_its_own_version_and_below() -> None:
     ) == {"c": "new"}
 
 
+def test_no_value_comes_from_before_a_truncate() -> None:
+    assert rows_of(
+        event("r", 2, after={"id": "a", "big": "old"}),
+        event("t", 2),
+        event("u", 3, after={"id": "a"}, unchanged=["big"]),
+    ) == {"a": None}
+
+
 def test_under_full_identity_the_row_before_a_change_supplies_an_unchanged_value() -> None:
     assert rows_of(
         event("u", 5, before={"id": "a", "big": "long"}, after={"id": "a", "small": 2}, unchanged=["big"])
