@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, once: does it work? Not to judge by")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="may be given several times")
-    parser.add_argument("--repeat", type=int, help="of each comparison; the median counts")
+    parser.add_argument("--repeat", type=int, help="of each comparison; the fastest of either side counts")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
     parser.add_argument("--strict", action="store_true", help="exit code 1 when a target is missed")
     arguments = parser.parse_args()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Rows, seconds and repetitions. repeat: of each comparison; the median counts."""
+    """Rows, seconds and repetitions. repeat: of each comparison; the fastest counts."""
 
     large_changes: int = 3_000_000
     large_transaction: int = 150_000
