@@ -71,14 +71,21 @@ def _render(page: Page, places: dict[Path, Path], order: Sequence[Page], target:
                     child.attrSet(attribute, _link(str(link), page, places, here, target))
     renderer = markdown()
     body = renderer.renderer.render(page.tokens, renderer.options, {})
-    current = ' aria-current="page"'
-    navigation = "\n".join(
-        f'<a href="{os.path.relpath(places[one.path], here or ".")}"{current * (one is page)}>{html.escape(one.title)}</a>'
-        for one in order
-    )
+    entries = []
+    for one in order:
+        current = ' aria-current="page"' if one is page else ""
+        entries.append(
+            f'<a href="{os.path.relpath(places[one.path], here or ".")}"{current}>{html.escape(_label(one))}</a>'
+        )
+    navigation = "\n".join(entries)
     body = re.sub(r'<pre><code class="language-mermaid">', '<pre class="diagram"><code>', body)
     body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
     return _TEMPLATE.format(title=html.escape(page.title), up=up, navigation=navigation, body=body)
+
+
+def _label(page: Page) -> str:
+    """What the navigation calls a page: its title, except for the README, whose title is the project's name."""
+    return "README" if page.path.name == "README.md" else page.title
 
 
 def _link(link: str, page: Page, places: dict[Path, Path], here: Path, target: Path) -> str:
