@@ -21,6 +21,7 @@ Pages = Sequence[Page]
 COMMANDS, CONFIGURATION, TROUBLESHOOTING, QUERYING, INDEX = (
     Path("docs", name) for name in ("commands.md", "configuration.md", "troubleshooting.md", "querying.md", "index.md")
 )
+ARCHITECTURE = Path("ARCHITECTURE.md")
 SHELL = ("sh", "console", "bash")
 BASE = """
 name: base
@@ -239,6 +240,19 @@ def operations_described(pages: Pages) -> Iterator[str]:
             yield f"{QUERYING}: `{name}` is not described."
 
 
+def modules_exist(pages: Pages) -> Iterator[str]:
+    """The modules that the architecture names are there: the first of a cell says in which directory."""
+    page = _page(pages, ARCHITECTURE)
+    for line in (page.section("Modules") or "").splitlines():
+        names = re.findall(r"`([a-z_/]+)`", line.split("|")[1]) if line.startswith("| `") else []
+        directory = Path()
+        for name in names:
+            directory = Path(name).parent if "/" in name else directory
+            path = ROOT / "src" / "catchment" / directory / Path(name).name
+            if not (path.is_dir() or path.with_suffix(".py").is_file()):
+                yield f"{ARCHITECTURE}: there is no module {directory / Path(name).name}."
+
+
 CHECKS: tuple[Callable[[Pages], Iterator[str]], ...] = (
     links,
     reachable,
@@ -251,6 +265,7 @@ CHECKS: tuple[Callable[[Pages], Iterator[str]], ...] = (
     python_examples,
     errors_described,
     operations_described,
+    modules_exist,
 )
 
 

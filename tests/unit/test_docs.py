@@ -61,6 +61,13 @@ def test_a_page_that_leaves_something_out_is_found_out() -> None:
     assert any("`types` is on no page" in said for said in checks.tables(page("")))
 
 
+def test_a_module_that_is_gone_is_found_out() -> None:
+    text = "## Modules\n\n| a | b |\n|---|---|\n| `lakehouse/gold`, `silver` | x |\n"
+    assert list(checks.modules_exist(page(text, "ARCHITECTURE.md"))) == [
+        "ARCHITECTURE.md: there is no module lakehouse/silver."
+    ]
+
+
 def test_right_command_lines_are_let_pass() -> None:
     for line in (
         'catchment query p.yaml "SELECT -1" --format json | head -3',

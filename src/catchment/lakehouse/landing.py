@@ -69,6 +69,10 @@ class _NotYet(ConfigError):
     """A model reads a table that is not there: most likely it has not been captured yet."""
 
 
+class _Interrupted(ConfigError):
+    """A refresh was broken off because capture ends: nothing is wrong with the model."""
+
+
 class GoldLayer:
     """The gold tables of some models, refreshed when asked. One thread at a time, except `interrupt`.
 
@@ -141,7 +145,7 @@ class GoldLayer:
             landed.table, landed.again = None, isinstance(error, Retriable)
             message = str(error)
             if landed.status.error != message:
-                level = logging.DEBUG if isinstance(error, _NotYet) else logging.WARNING
+                level = logging.DEBUG if isinstance(error, _NotYet | _Interrupted) else logging.WARNING
                 log.log(level, "Gold model %s keeps its last rows: %s", model.name, message)
             landed.status = replace(landed.status, error=message, refreshed_at=time.time())
             return
@@ -307,7 +311,7 @@ def _sql_errors(model: Model) -> Iterator[None]:
         # The first line says what is wrong; the others repeat the statement.
         raise ConfigError(f"{model.file.name}: {str(error).partition(chr(10))[0]}") from None
     except duckdb.InterruptException:
-        raise ConfigError(f"{model.file.name}: was interrupted.") from None
+        raise _Interrupted(f"{model.file.name}: was interrupted.") from None
     except duckdb.OutOfMemoryException:
         raise ConfigError(
             f"{model.file.name}: needs more memory or disk than gold models may take. Make it smaller: aggregate "
