@@ -35,8 +35,8 @@ SNAPSHOTS_KEPT = 30
 
 DIGEST_PROPERTY = "catchment.digest"
 
-MEMORY_LIMIT = "384MB"
-"""What DuckDB may take for one model; it spills to disk beyond. Enough for a million rows with unchanged values."""
+MEMORY_LIMIT = "256MB"
+"""What DuckDB may take while models run. Aggregates over a million changes need half of it."""
 
 
 @dataclass(frozen=True, slots=True)

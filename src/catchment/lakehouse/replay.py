@@ -119,13 +119,35 @@ class Replay:
             PARTITION BY {self._list()} ORDER BY _version DESC, _lane DESC, _position DESC) = 1"""
 
     def _mended(self) -> str:
-        """Of the few keys that have them: when the row last moved away, and values of unchanged columns."""
-        turns, moves, departed = self._turns(), self._moves(), self._departed()
-        if not self._values:
-            return f"WITH {turns}, {moves}, {departed} SELECT * FROM departed"
+        """Of the few keys that have them: when a row last moved away, and values of unchanged columns."""
+        found = "".join(f", {self._carried(i, name)}" for i, name in enumerate(self._values))
+        same = " AND ".join(f"marks.{key} = carriers.{key}" for key in self._keys)
         return f"""
-        WITH RECURSIVE {turns}, {moves}, {departed}, {self._boundaries()}, {self._spans()}, {self._filled()}
-        SELECT * FROM filled FULL JOIN departed USING ({self._list()})"""
+        SELECT {", ".join(f"row_{key} AS {key}" for key in self._keys)}, max(left_at) AS left_at{found}
+        FROM ({self._marks()}) AS marks
+        LEFT JOIN ({self._carriers()}) AS carriers
+            ON {same} AND carriers.moment >= marks.since AND carriers.moment < marks.until
+        GROUP BY {self._list("row_")}"""
+
+    def _marks(self) -> str:
+        """Departures, and the spans in which a row's values may be found: since, inclusive; until, exclusive."""
+        nulls = "NULL, " * len(self._keys)
+        return f"""
+        WITH RECURSIVE {self._turns()}, {self._moves()}, {self._boundaries()}, {self._spans()}
+        SELECT {self._list("row_")}, {self._list()}, greatest(since, (SELECT floor FROM truncated)) AS since, until,
+            NULL::BLOB AS left_at
+        FROM spans
+        UNION ALL
+        SELECT {self._origins()}, {nulls}'', '', max(moment) FROM moves GROUP BY {self._origins()}"""
+
+    def _carriers(self) -> str:
+        # Mostly no row has an unchanged column: then the cross join with nothing ends this pass before it reads.
+        # Another join would read all it has to probe.
+        return f"""
+        SELECT *, true AS carries, {_moment("_version", "_lane", "_position")} AS moment
+        FROM ({self._changes()}) AS changes
+        CROSS JOIN (SELECT true FROM {self._relation} WHERE len(_unchanged) > 0 LIMIT 1) AS needed
+        WHERE _op IN ('c', 'r', 'u')"""
 
     def _turns(self) -> str:
         # Found in one narrow pass: over thousands of small files a pass costs more than what is done with it.
@@ -136,8 +158,15 @@ class Replay:
             FROM ({self._changes()}) AS changes
             WHERE _op IN ('t', 'd') OR len(_unchanged) > 0 OR (_op = 'u' AND {self._moved()})
         ),
-        truncated AS MATERIALIZED (SELECT max(_version) AS version FROM notable WHERE _op = 't'),
-        turns AS NOT MATERIALIZED (SELECT * FROM notable WHERE {_STANDS}),
+        truncated AS MATERIALIZED (
+            SELECT max(_version) AS version,
+                coalesce(create_sort_key(max(_version), {_ASCENDING}) || '\\xFF'::BLOB, '') AS floor
+            FROM notable WHERE _op = 't'
+        ),
+        turns AS NOT MATERIALIZED (
+            SELECT * FROM notable
+            WHERE _op <> 't' AND coalesce(_version > (SELECT version FROM truncated), true)
+        ),
         suspects AS MATERIALIZED (SELECT DISTINCT {self._list()} FROM turns WHERE partial)"""
 
     def _moved(self) -> str:
@@ -157,10 +186,6 @@ class Replay:
                 GROUP BY ALL
             ) AS moved
         )"""
-
-    def _departed(self) -> str:
-        keys = ", ".join(f"origin_{i} AS {key}" for i, key in enumerate(self._keys))
-        return f"departed AS (SELECT {keys}, max(moment) AS left_at FROM moves GROUP BY {self._origins()})"
 
     def _boundaries(self) -> str:
         keys = self._list()
@@ -193,43 +218,26 @@ class Replay:
         rows = ", ".join(f"{key} AS row_{key}" for key in self._keys)
         return f"""
         spans AS (
-            SELECT {rows}, {self._list()}, since, NULL::BLOB AS until, came_by
+            SELECT {rows}, {self._list()}, coalesce(since, '') AS since, '\\xFF'::BLOB AS until, came_by
             FROM suspects LEFT JOIN newest USING ({self._list()})
             UNION ALL
-            SELECT {self._list("spans.row_")}, {self._origins("moves.")}, beginnings.since, moves.moment,
-                beginnings.came_by
+            SELECT {self._list("spans.row_")}, {self._origins("moves.")}, coalesce(beginnings.since, ''),
+                moves.moment, beginnings.came_by
             FROM spans
             JOIN moves ON moves.move = spans.came_by
             JOIN beginnings ON beginnings.move = spans.came_by
         )"""
 
-    def _filled(self) -> str:
-        found = ", ".join(self._carried(i, name) for i, name in enumerate(self._values))
-        rows = ", ".join(f"row_{key} AS {key}" for key in self._keys)
-        # The cross join with nothing ends the pass before it reads; a join would read all it has to probe.
-        # Places are numbers: aggregates over byte strings keep every one they have met.
-        return f"""
-        carriers AS NOT MATERIALIZED (
-            SELECT *, row_number() OVER (ORDER BY _version, _lane, _position) AS place
-            FROM (
-                SELECT *, {_moment("_version", "_lane", "_position")} AS moment
-                FROM ({self._changes()}) AS changes CROSS JOIN (SELECT true FROM suspects LIMIT 1) AS needed
-                WHERE _op <> 'd' AND {_STANDS}
-            ) AS events
-            JOIN spans USING ({self._list()})
-            WHERE (since IS NULL OR events.moment >= since) AND (until IS NULL OR events.moment < until)
-        ),
-        filled AS (SELECT {rows}, {found} FROM carriers GROUP BY {self._list("row_")})"""
-
     def _carried(self, i: int, name: str) -> str:
+        # Two changes of a row with one version are one change, delivered twice: the version alone decides here.
         # Under replica identity FULL the value of an unchanged column is in the row as it was before.
         unchanged = f"coalesce({self._is_unchanged(name)}, false)"
         value = f"CASE WHEN {unchanged} THEN old_value_{i} ELSE value_{i} END"
         text = f"CASE WHEN NOT {unchanged} THEN _unrepresentable[{literal(name)}] END"
-        carried = f"FILTER (NOT {unchanged} OR old_value_{i} IS NOT NULL)"
+        carried = f"FILTER (carries AND (NOT {unchanged} OR old_value_{i} IS NOT NULL))"
         return (
-            f"arg_max_null({value}, place) {carried} AS found_{i}, "
-            f"arg_max_null({text}, place) {carried} AS found_text_{i}"
+            f"arg_max_null({value}, carriers._version) {carried} AS found_{i}, "
+            f"arg_max_null({text}, carriers._version) {carried} AS found_text_{i}"
         )
 
     def _is_unchanged(self, name: str, relation: str = "") -> str:
@@ -274,11 +282,9 @@ class Replay:
         return ", ".join(f"{prefix}origin_{i}" for i in range(len(self._keys)))
 
 
-_STANDS = "_op <> 't' AND coalesce(_version > (SELECT version FROM truncated), true)"
-"""What no truncate has taken away."""
+_ASCENDING = "'ASC NULLS FIRST'"
 
 
 def _moment(version: str, lane: str, position: str) -> str:
-    """One value that compares as the three do."""
-    order = "'ASC NULLS FIRST'"
-    return f"create_sort_key({version}, {order}, {lane}, {order}, {position}, {order})"
+    """One value that compares as the three do; no part of it begins with FF."""
+    return f"create_sort_key({version}, {_ASCENDING}, {lane}, {_ASCENDING}, {position}, {_ASCENDING})"
