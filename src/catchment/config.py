@@ -145,6 +145,7 @@ class PipelineConfig(ComponentConfig):
             transform=self.chain(),
             reporters=[KeptReports(self.name, self.lakehouse, self.directory), *reporters],
             report_interval_seconds=self.telemetry.report_interval_seconds,
+            ends=self.source_config.ends,
             beside=[GoldBeside(self.lakehouse, self.directory)],
         )
 
@@ -155,14 +156,14 @@ class PipelineConfig(ComponentConfig):
         """
         from catchment.lakehouse.ops import OpsStore
         from catchment.pipeline import Pipeline, SinkPlan
-        from catchment.progress import Progress, minimum
+        from catchment.progress import Progress, resume_point
         from catchment.sinks.counting import CountingSink
 
         progress: Mapping[str, Progress] = {}
         if (store := OpsStore.existing(self.lakehouse, self.directory)) is not None:
             progress = store.progress(self.name)
             store.close()
-        held = minimum(progress.get(sink.name) for sink in self.sink_configs)
+        held = resume_point(progress.get(sink.name) for sink in self.sink_configs)
         return Pipeline(
             self.name,
             open_source=partial(self.source_config.build, self.context, ephemeral=True),

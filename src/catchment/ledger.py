@@ -65,9 +65,7 @@ class Ledger:
                 table.bounded_newest_us = table.newest_us
         if self._oldest_open is not None:
             self._oldest_bounded = (
-                self._oldest_open
-                if self._oldest_bounded is None
-                else min(self._oldest_bounded, self._oldest_open)
+                self._oldest_open if self._oldest_bounded is None else min(self._oldest_bounded, self._oldest_open)
             )
             self._oldest_open = None
 
@@ -102,9 +100,7 @@ class Ledger:
                     freshness_ms=table.freshness_ms,
                 )
                 other = reports.get(name)
-                reports[name] = (
-                    mine if other is None or mine.durable_changes < other.durable_changes else other
-                )
+                reports[name] = mine if other is None or mine.durable_changes < other.durable_changes else other
         return reports
 
 

@@ -17,7 +17,7 @@ from catchment.change import ChangeBatch
 from catchment.clock import Clock, SystemClock
 from catchment.errors import CatchmentError, Retriable
 from catchment.ledger import Ledger
-from catchment.progress import Progress, minimum
+from catchment.progress import Progress, minimum, resume_point
 from catchment.sinks.base import Sink
 from catchment.sources.base import Idle, SchemaChange, Source, SourceStatus, TransactionEnd
 from catchment.telemetry import LOGGER, Report, Reporter, SinkReport
@@ -121,7 +121,8 @@ class _SinkRun:
 class Pipeline:
     """Runs one pipeline until it is stopped, has caught up, or cannot go on.
 
-    open_source and each sink's `open` make a new instance for every attempt. beside: what is entered for each
+    open_source and each sink's `open` make a new instance for every attempt.
+    ends: the source comes to an end by itself, and so does a run. beside: what is entered for each
     run and left at its end, such as the refresh of gold.
     """
 
@@ -137,6 +138,7 @@ class Pipeline:
         backoff: Backoff | None = None,
         acknowledge: bool = True,
         report_interval_seconds: float = 1.0,
+        ends: bool = False,
         beside: Sequence[Callable[[], AbstractContextManager[object]]] = (),
     ) -> None:
         self.name = name
@@ -148,6 +150,7 @@ class Pipeline:
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._acknowledges = acknowledge
+        self._ends = ends
         self._report_interval = report_interval_seconds
         self._ledgers = {name: Ledger() for name in self._plans}
         self._last = Report(at=self._clock.now(), state="starting")
@@ -204,9 +207,9 @@ class Pipeline:
             runs = [self._open_sink(name, plan, stack) for name, plan in self._plans.items()]
             source = self._open_source()
             stack.callback(source.close)
-            resume = minimum(run.durable for run in runs)
+            resume = resume_point(run.durable for run in runs)
             source.open(resume)
-            target = source.head() if until_caught_up else None
+            target = source.head() if until_caught_up or self._ends else None
             self._loop(source, runs, stop, target, resume)
 
     def _open_sink(self, name: str, plan: SinkPlan, stack: ExitStack) -> _SinkRun:

@@ -85,3 +85,14 @@ def minimum(progresses: Iterable[Progress | None]) -> Progress | None:
     if not held or any(one is None for one in held):
         return None
     return reduce(Progress.meet, (one for one in held if one is not None))
+
+
+def resume_point(progresses: Iterable[Progress | None]) -> Progress | None:
+    """Where a source resumes for sinks that hold this; None when none of them holds anything.
+
+    A sink that holds nothing (it was added to a pipeline that has run) needs every snapshot again, while the
+    stream must still begin where the others are: they would otherwise miss what is between.
+    """
+    held = list(progresses)
+    common = minimum(one for one in held if one is not None)
+    return common if common is None or None not in held else Progress(common.positions)

@@ -41,6 +41,11 @@ class SourceConfig(Protocol):
     @property
     def type(self) -> str: ...
 
+    @property
+    def ends(self) -> bool:
+        """Does the source come to an end by itself, so that a run is over when it has caught up?"""
+        ...
+
     def build(self, context: BuildContext, *, ephemeral: bool = False, resnapshot: bool = False) -> Source:
         """A new, unopened source.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conformance.test_scripted_source import ScriptedHarness
 
 from catchment.change import ChangeBatch
 from catchment.progress import Progress
@@ -21,6 +20,7 @@ from catchment.testing.memory import MemorySink, MemoryTarget
 from catchment.testing.scripted import ScriptedSource
 from catchment.testing.sinks import SinkConformance, SinkHarness
 from catchment.testing.sources import SourceConformance
+from conformance.test_scripted_source import ScriptedHarness
 
 
 class MemoryHarness(SinkHarness):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from catchment.change import ChangeBatch
 from catchment.component import BuildContext
 from catchment.errors import Fatal, PositionLost, SourceRefused
 from catchment.progress import ALL_CHUNKS
@@ -240,8 +242,6 @@ def test_creating_the_slot_says_what_it_waits_for(
 ) -> None:
     with psycopg.connect(database) as open_transaction:
         open_transaction.execute("INSERT INTO t VALUES (1, 'open')")
-        import threading
-
         config = PostgresSourceConfig(type="postgres", dsn=database)  # type: ignore[arg-type]
         source = PostgresSource(config, BuildContext("test", Path()))
         opening = threading.Thread(target=source.open, args=(None,))
@@ -338,3 +338,54 @@ def test_a_table_that_gets_a_key_is_read_anew_with_its_updates(database: str, sq
 def _acknowledging(capture: Capture) -> bool:
     capture.source.acknowledge(capture.progress)
     return True
+
+
+def test_a_new_table_that_cannot_be_kept_does_not_stop_the_others(
+    database: str, sql: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capturing(database, new_tables_interval_seconds=0.2) as capture:
+        capture.to_head()
+        sql.execute("CREATE TABLE odd (id int PRIMARY KEY, tags text[]); CREATE TABLE fine (id int PRIMARY KEY)")
+        sql.execute("INSERT INTO fine VALUES (1); INSERT INTO t VALUES (1, 'a'); INSERT INTO odd VALUES (1, '{}')")
+        _step_until(capture, lambda: bool(capture.rows("public.fine") and capture.rows("public.t")))
+        _step_until(capture, lambda: "public.odd.tags" in caplog.text)
+        sql.execute("INSERT INTO t VALUES (2, 'b')")
+        capture.to_head()
+    assert capture.rows("public.odd") == []
+    assert caplog.text.count("public.odd.tags") == 1
+    assert [row["after"]["id"] for row in capture.rows("public.t")] == [1, 2]
+
+
+def test_a_worker_that_is_held_up_is_waited_for_before_a_table_is_done(
+    database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first chunk reaches the inbox after all others: the table may not be called done before it."""
+    from catchment.sources.postgres.inbox import Chunk, Inbox
+
+    sql.execute("INSERT INTO t SELECT g, repeat('x', 200) FROM generate_series(1, 2000) g")
+    (pages,) = sql.execute("SELECT pg_relation_size('t') / 8192").fetchall()[0]
+    others, held = threading.Event(), threading.Lock()
+    put, seen = Inbox.put_chunk, []
+
+    def put_late(self: Inbox, chunk: Chunk) -> bool:
+        if chunk.name and held.acquire(blocking=False):
+            assert others.wait(30)
+            return put(self, chunk)
+        done = put(self, chunk)
+        seen.append(chunk)
+        if sum(bool(one.name) for one in seen) == int(str(pages)) - 1:
+            others.set()
+        return done
+
+    monkeypatch.setattr(Inbox, "put_chunk", put_late)
+    with capturing(database, snapshot_chunk_bytes=8192) as capture:
+        resume = None
+        fresh = []
+        for_all = capture.source.head()
+        while not capture.progress.covers(for_all):
+            event = capture.step()
+            if isinstance(event, ChangeBatch):
+                fresh.append(event.after(resume))
+            resume = capture.progress
+    kept = sum(len(batch) for batch in fresh if batch is not None)
+    assert kept == 2000, "rows that came after their table was called done are dropped by every sink"

@@ -75,7 +75,7 @@ metrics_table = Table(
     _metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("pipeline", _name, nullable=False, index=True),
-    Column("at", Float, nullable=False),
+    Column("reported_at", Float, nullable=False),
     Column("report", Text, nullable=False),
 )
 schema_versions_table = Table(
@@ -190,7 +190,9 @@ class OpsStore:
     def record_report(self, pipeline: str, report: Report) -> None:
         """Keep a report, the last `REPORTS_KEPT` of them. Raises SQLAlchemyError; see `OpsReporter`."""
         with self._reports.connect().execution_options(catchment_writes=True) as connection, connection.begin():
-            connection.execute(insert(metrics_table).values(pipeline=pipeline, at=report.at, report=report.to_json()))
+            connection.execute(
+                insert(metrics_table).values(pipeline=pipeline, reported_at=report.at, report=report.to_json())
+            )
             if self._reported % 60 == 0:
                 _trim(connection, pipeline)
             self._reported += 1

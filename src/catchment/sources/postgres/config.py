@@ -55,6 +55,11 @@ class PostgresSourceConfig(ComponentConfig):
     new_tables_interval_seconds: float = Field(default=5.0, gt=0)
     """How often to look for tables that appeared."""
 
+    @property
+    def ends(self) -> bool:
+        """A snapshot alone is over when every table is read."""
+        return self.snapshot == "only"
+
     def slot_name(self, pipeline: str) -> str:
         """The slot's name: lower-case letters, digits and underscores, at most 63."""
         return self.slot or re.sub(r"[^a-z0-9_]", "_", f"catchment_{pipeline.lower()}")[:63]

@@ -254,13 +254,16 @@ class Snapshotter:
             if records.num_rows:
                 batches.append(snapshot_batch(table, self._lane, name, self._snapshot.lsn, records, ordinal))
                 ordinal += records.num_rows
+        self._inbox.put_chunk(Chunk(table.key, name, tuple(batches), False))
         with self._lock:
             self._open[table.table.oid] -= 1
             last = self._open[table.table.oid] == 0
             table.chunks_done += 1
             table.rows_done += ordinal
             self._rows_taken += ordinal
-        self._inbox.put_chunk(Chunk(table.key, name, tuple(batches), last))
+        if last:
+            # Only now is every chunk in the inbox: another worker may have been held up just before it put its own.
+            self._inbox.put_chunk(Chunk(table.key, "", (), True))
         self._slow_down()
 
     def _slow_down(self) -> None:

@@ -75,6 +75,7 @@ class PostgresSource:
         self._behind_since: float | None = None
         self._durable = Progress()
         self._waiting: set[str] = set()
+        self._unkept: set[int] = set()
         self._lag: int | None = None
 
     # -- the contract
@@ -257,6 +258,18 @@ class PostgresSource:
         known = (int(key[len(prefix) :], 16) for key in self._decoder.progress.chunks if key.startswith(prefix))
         return f"{prefix}{max([origin, *known]):X}"
 
+    def _keepable(self, table: SourceTable) -> bool:
+        """Can a table that appeared while running be captured? If not, say so once, and go on with the others."""
+        if table.oid in self._unkept or (table.id in self._tables and self._tables[table.id].oid == table.oid):
+            return table.oid not in self._unkept
+        try:
+            self._refuse([table])
+        except Fatal as error:
+            self._unkept.add(table.oid)
+            log.warning("%s The other tables go on; the next start refuses it.", error)
+            return False
+        return True
+
     def _admit(self, tables: Sequence[SourceTable]) -> list[SourceTable]:
         """The tables that may be published now.
 
@@ -352,8 +365,7 @@ class PostgresSource:
         tables = publication.find_tables(self._connection, self._config.tables, self._config.exclude)
         if not self._waiting and _identities(tables) == _identities(self._tables.values()):
             return
-        self._refuse(tables)
-        admitted = self._admit(tables)
+        admitted = self._admit([table for table in tables if self._keepable(table)])
         known = {table.oid for table in self._tables.values()}
         new = [table for table in admitted if table.oid not in known]
         if not new and _identities(admitted) == _identities(self._tables.values()):
