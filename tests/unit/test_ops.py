@@ -41,7 +41,7 @@ def test_only_the_last_reports_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     reporter = OpsReporter(store, "shop")
     for at in range(200):
         reporter.report(report(float(at)))
-    kept = store.tables()["metrics"].column("at").to_pylist()
+    kept = store.tables()["metrics"].column("reported_at").to_pylist()
     assert kept[-1] == 199.0
     assert 20 <= len(kept) <= 80
     assert store.latest_report("shop") == report(199.0)

@@ -96,7 +96,7 @@ dead_letters_table = Table(
     Column("lane", Text, nullable=False),
     Column("position", Text, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("at", Float, nullable=False),
+    Column("set_aside_at", Float, nullable=False),
 )
 
 
@@ -222,7 +222,7 @@ class OpsStore:
                 "lane": letter.lane,
                 "position": letter.position.hex(),
                 "reason": letter.reason,
-                "at": time.time(),
+                "set_aside_at": time.time(),
             }
             for letter in letters
         ]
