@@ -205,13 +205,13 @@ def test_components_of_other_packages_are_found_by_entry_point(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "site"
-    information = package / "paper_sink-1.0.dist-info"
+    information = package / "stationery-1.0.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: paper-sink\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(
-        "[catchment.components]\nsink.paper = paper_sink:PaperSinkConfig\nsink.torn = paper_sink:Nothing\n"
+        "[catchment.components]\nsink.paper = stationery:PaperSinkConfig\nsink.torn = stationery:Nothing\n"
     )
-    (package / "paper_sink.py").write_text(
+    (package / "stationery.py").write_text(
         "from typing import Literal\n"
         "from catchment.component import ComponentConfig\n"
         "class PaperSinkConfig(ComponentConfig):\n"
