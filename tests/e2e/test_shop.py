@@ -184,7 +184,8 @@ def test_fast_traffic_shares_transactions_and_keeps_them_small(database_18: str)
     open_shop(database_18, size=SMALL)
     summary = Traffic(database_18).run(threading.Event(), rate=5_000, seconds=1)
     assert summary.operations == 5_000
-    assert 5 <= summary.operations / summary.transactions <= 32
+    # How many share one depends on how quick the server is; that some do, and no more than 32, does not.
+    assert summary.transactions < summary.operations <= 32 * summary.transactions
 
 
 def test_two_generators_in_one_shop_do_not_stop_each_other(database: str) -> None:
