@@ -389,3 +389,18 @@ def test_a_worker_that_is_held_up_is_waited_for_before_a_table_is_done(
             resume = capture.progress
     kept = sum(len(batch) for batch in fresh if batch is not None)
     assert kept == 2000, "rows that came after their table was called done are dropped by every sink"
+
+
+def test_a_database_whose_bytes_have_no_meaning_is_refused(database: str, sql: Connection) -> None:
+    from psycopg.conninfo import make_conninfo
+
+    name = f"{sql.info.dbname}_ascii"
+    sql.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    try:
+        dsn = make_conninfo(database, dbname=name)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+        with pytest.raises(SourceRefused, match="SQL_ASCII"), capturing(dsn):
+            pass
+    finally:
+        sql.execute(f"DROP DATABASE {name} WITH (FORCE)")

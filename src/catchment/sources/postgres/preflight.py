@@ -55,6 +55,12 @@ def _check_server(server: Server) -> Iterator[Finding]:
         yield ok(subject, f"PostgreSQL {server.version}.")
     if server.standby:
         yield error(subject, "This server is a standby, where nothing can be set up. Connect to the primary.")
+    if server.encoding == "SQL_ASCII":
+        yield error(
+            "encoding",
+            f"Database {server.database} is SQL_ASCII: the server does not know what its bytes mean, so that no text "
+            "can be read exactly. Move it to a database with a known encoding, such as UTF8.",
+        )
     if server.wal_level == "logical":
         yield ok("wal_level", "logical.")
     elif server.managed:

@@ -31,6 +31,7 @@ class Server:
     senders: int
     kept_mb: int
     idle_timeout: int
+    encoding: str
 
 
 _SERVER = """
@@ -44,7 +45,8 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
        current_setting('max_replication_slots')::int, (SELECT count(*)::int FROM pg_replication_slots),
        current_setting('max_wal_senders')::int, (SELECT count(*)::int FROM pg_stat_replication),
        coalesce((SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), -1),
-       coalesce((SELECT setting::int FROM pg_settings WHERE name = 'idle_replication_slot_timeout'), 0)
+       coalesce((SELECT setting::int FROM pg_settings WHERE name = 'idle_replication_slot_timeout'), 0),
+       pg_encoding_to_char((SELECT encoding FROM pg_database WHERE datname = current_database()))
 FROM pg_roles r WHERE r.rolname = current_user
 """
 

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from catchment import failpoint
 from catchment.change import ChangeBatch
 from catchment.component import BuildContext
-from catchment.errors import Fatal, PositionLost, SourceUnavailable
+from catchment.errors import Fatal, PositionLost, SourceRefused, SourceUnavailable
 from catchment.progress import ALL_CHUNKS, Progress
 from catchment.schema import TableId, TableSchema
 from catchment.sources.base import Event, Idle, SchemaChange, SourceStatus, TransactionEnd
 from catchment.sources.postgres import publication, snapshot
 from catchment.sources.postgres.config import PostgresSourceConfig
-from catchment.sources.postgres.connection import connect, conninfo
+from catchment.sources.postgres.connection import connect, conninfo, translated
 from catchment.sources.postgres.inbox import Chunk, Inbox, Reached
 from catchment.sources.postgres.pgoutput import Decoder, Relation, RelationMessage, lsn_text, position, position_lsn
 from catchment.sources.postgres.publication import Publications, SourceTable
@@ -144,6 +144,13 @@ class PostgresSource:
 
     def _refuse(self, tables: Sequence[SourceTable]) -> None:
         """Before anything is set up: a type that cannot be kept, a table that may not be published."""
+        with translated("asking for the encoding"):
+            encoding = self._connection.execute("SHOW server_encoding").fetchall()[0][0]
+        if encoding == "SQL_ASCII":
+            raise SourceRefused(
+                "The database is SQL_ASCII: what its bytes mean is not known, so that no text can be read exactly. "
+                "Move it to a database with a known encoding, such as UTF8."
+            )
         if not tables:
             patterns = ", ".join(self._config.tables)
             raise Fatal(f"No table matches {patterns}. Check `tables:` and `exclude:`, and the database of the DSN.")

@@ -63,9 +63,25 @@ class UnsupportedType(ValueError):
 
 def _cast(target: pa.DataType) -> Callable[[pa.Array], Decoded]:
     def decode(texts: pa.Array) -> Decoded:
-        return pc.cast(texts, target), None
+        try:
+            return pc.cast(texts, target), None
+        except pa.ArrowInvalid:
+            return _each(texts, target)
 
     return decode
+
+
+def _each(texts: pa.Array, target: pa.DataType) -> Decoded:
+    """One value after the other: no server we know sends what the type cannot hold, and if one does, it is kept."""
+    values: list[Any] = []
+    bad = np.zeros(len(texts), bool)
+    for row, text in enumerate(texts):
+        try:
+            values.append(text.cast(target).as_py())
+        except pa.ArrowInvalid:
+            values.append(None)
+            bad[row] = True
+    return pa.array(values, target), pa.array(bad)
 
 
 def _as_is(values: pa.Array) -> Decoded:
