@@ -404,3 +404,15 @@ def test_a_database_whose_bytes_have_no_meaning_is_refused(database: str, sql: C
             pass
     finally:
         sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_snapshot_can_be_slowed_down_for_a_busy_server(database: str, sql: Connection) -> None:
+    sql.execute("INSERT INTO t SELECT g, repeat('x', 200) FROM generate_series(1, 3000) g")
+    started = time.monotonic()
+    with capturing(database, snapshot_chunk_bytes=8192, snapshot_rows_per_second=2000) as capture:
+        capture.to_head()
+        (snapshot,) = capture.source.status().snapshots.values()
+    # The last chunk of each worker is not waited for: some 40 rows each.
+    assert time.monotonic() - started > (3000 - 200) / 2000
+    assert snapshot.rows_done == 3000
+    assert snapshot.chunks_done == snapshot.chunks_total > 50
