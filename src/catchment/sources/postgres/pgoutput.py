@@ -376,13 +376,15 @@ def _no_maps(count: int) -> pa.Array:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
-    """Values of one column that its type cannot hold. A value of the old row is `before.<column>`."""
+class Lost:
+    """Values of one column that its type cannot hold: in which rows, and the server's texts of them.
+
+    A value of the old row is `before.<column>`.
+    """
 
     column: str
-    texts: pa.Array
-    bad: pa.Array
     rows: Ints
+    texts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +434,7 @@ def _rows(
     markers = block.buffer[starts + 5]
     has_old = (markers == _KEY) | (markers == _OLD)
     has_new = letters != _D
-    lost: list[_Lost] = []
+    lost: list[Lost] = []
     old: _Tuples | None = None
     new_at = starts + 6
     if has_old.any():
@@ -452,7 +454,7 @@ def _rows(
         after = _scatter(_struct(block, new, relation, has_new, "", lost), has_new)
     else:
         after = pa.nulls(count, schema.row_type)
-    columns = [*envelope, unchanged, _unrepresentable(lost, count), before, after]
+    columns = [*envelope, unchanged, unrepresentable(lost, count), before, after]
     return ChangeBatch(schema, lane, pa.RecordBatch.from_arrays(columns, schema=schema.envelope))
 
 
@@ -516,7 +518,7 @@ def _struct(
     relation: Relation,
     where: npt.NDArray[np.bool_],
     prefix: str,
-    lost: list[_Lost],
+    lost: list[Lost],
 ) -> pa.StructArray:
     """Rows as a struct of typed columns; adds to `lost` what a column's type could not hold."""
     columns = []
@@ -525,7 +527,8 @@ def _struct(
         values, bad = kind.from_text(texts)
         if bad is not None:
             full = texts if not kind.suffix else _texts(block, tuples, index, b"")
-            lost.append(_Lost(prefix + column.name, full, bad, np.flatnonzero(where)))
+            at = np.flatnonzero(bad.to_numpy(zero_copy_only=False))
+            lost.append(Lost(prefix + column.name, np.flatnonzero(where)[at], full.take(pa.array(at)).to_pylist()))
         columns.append(values)
     return pa.StructArray.from_arrays(columns, fields=list(relation.schema.row_type))
 
@@ -553,13 +556,12 @@ def _all_end_in(block: Block, starts: Ints, lengths: Ints, sent: npt.NDArray[np.
     return all(bool((block.buffer[ends - len(suffix) + i] == letter).all()) for i, letter in enumerate(suffix))
 
 
-def _unrepresentable(lost: list[_Lost], count: int) -> pa.Array:
+def unrepresentable(lost: Sequence[Lost], count: int) -> pa.Array:
     """column → text for the rows that have such values; rare, so row by row."""
     if not lost:
         return _no_maps(count)
     kept: list[list[tuple[str, str]] | None] = [None] * count
     for one in lost:
-        for index in np.flatnonzero(one.bad.to_numpy(zero_copy_only=False)):
-            row = int(one.rows[index])
-            kept[row] = [*(kept[row] or []), (one.column, one.texts[int(index)].as_py())]
+        for row, text in zip(one.rows, one.texts, strict=True):
+            kept[row] = [*(kept[row] or []), (one.column, text)]
     return pa.array(kept, pa.map_(pa.string(), pa.string()))

@@ -27,7 +27,7 @@ from catchment.errors import CatchmentError
 from catchment.schema import UTC_MICROSECONDS
 from catchment.sources.postgres.connection import translated
 from catchment.sources.postgres.inbox import Chunk, Inbox
-from catchment.sources.postgres.pgoutput import Relation, fixed_binary, position
+from catchment.sources.postgres.pgoutput import Lost, Relation, fixed_binary, position, unrepresentable
 from catchment.sources.postgres.publication import SourceTable
 from catchment.sources.postgres.replication import ExportedSnapshot
 from catchment.sources.postgres.slot import Connection
@@ -298,11 +298,13 @@ def snapshot_batch(
     """What a chunk's query gave, as changes. Lane and position are the chunk's own, so that each row has its own."""
     relation = table.relation
     schema, count = relation.schema, records.num_rows
-    columns, lost = [], []
+    columns: list[pa.Array] = []
+    lost: list[Lost] = []
     for index, kind in enumerate(relation.types):
         values, bad = kind.snapshot(records.column(index))
         if bad is not None:
-            lost.append((schema.columns[index].name, kind.snapshot_text(records.column(index), bad), bad))
+            at = np.flatnonzero(bad.to_numpy(zero_copy_only=False))
+            lost.append(Lost(schema.columns[index].name, at, kind.snapshot_text(records.column(index), bad)))
         columns.append(values)
     own = f"{lane}/{schema.table}/{chunk}"
     places = np.empty((count, 2), ">u8")
@@ -317,22 +319,11 @@ def snapshot_batch(
         pa.nulls(count, UTC_MICROSECONDS),
         pa.repeat(pa.scalar(schema.version, pa.int32()), count),
         pa.nulls(count, pa.list_(pa.string())),
-        _unrepresentable(lost, count),
+        unrepresentable(lost, count),
         pa.nulls(count, schema.row_type),
         pa.StructArray.from_arrays(columns, fields=list(schema.row_type)),
     ]
     return ChangeBatch(schema, own, pa.RecordBatch.from_arrays(arrays, schema=schema.envelope), chunk, table.key)
-
-
-def _unrepresentable(lost: list[tuple[str, list[str], pa.Array]], count: int) -> pa.Array:
-    kind = pa.map_(pa.string(), pa.string())
-    if not lost:
-        return pa.nulls(count, kind)
-    kept: list[list[tuple[str, str]] | None] = [None] * count
-    for name, texts, bad in lost:
-        for row, text in zip(np.flatnonzero(bad.to_numpy(zero_copy_only=False)), texts, strict=True):
-            kept[row] = [*(kept[row] or []), (name, text)]
-    return pa.array(kept, kind)
 
 
 def anew(table: TableSnapshot, lane: str, lsn: int) -> Chunk:
