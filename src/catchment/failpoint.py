@@ -9,7 +9,15 @@ from __future__ import annotations
 import os
 import signal
 
-NAMES = ("received", "decoded", "data_file_written", "before_commit", "after_commit", "before_acknowledge")
+NAMES = (
+    "received",
+    "decoded",
+    "data_file_written",
+    "delete_file_written",
+    "before_commit",
+    "after_commit",
+    "before_acknowledge",
+)
 
 _armed, _, _count = os.environ.get("CATCHMENT_FAILPOINT", "").partition(":")
 _left = int(_count or 1)

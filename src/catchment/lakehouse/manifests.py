@@ -7,17 +7,19 @@ table of n flushes has in the order of log n manifests, and each entry is writte
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pyiceberg.avro.codecs import AvroCompressionCodec
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
     DataFile,
+    ManifestContent,
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
     ManifestWriter,
+    ManifestWriterV2,
     write_manifest,
     write_manifest_list,
 )
@@ -49,8 +51,16 @@ class Manifests:
         return frozenset(one.manifest_path for one in self.files)
 
     def live(self) -> list[ManifestEntry]:
-        """The entries of all data files that a reader of the current snapshot sees."""
+        """The entries of all files, of data and of deletes, that a reader of the current snapshot needs."""
         return [entry for one in self.files for entry in self.entries(one)]
+
+    def data(self) -> list[ManifestEntry]:
+        """The entries of the data files."""
+        return [entry for one in self.files if one.content == ManifestContent.DATA for entry in self.entries(one)]
+
+    def deletes(self) -> list[ManifestEntry]:
+        """The entries of the delete files."""
+        return [entry for one in self.files if one.content == ManifestContent.DELETES for entry in self.entries(one)]
 
     def entries(self, manifest: ManifestFile) -> tuple[ManifestEntry, ...]:
         """A manifest's live entries; those of small ones written here are still in memory."""
@@ -67,12 +77,28 @@ class Manifests:
         return after
 
 
+class _DeleteManifestWriter(ManifestWriterV2):
+    """PyIceberg writes manifests of data files only; this one lists delete files."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """A manifest, or the entries of one that is still to be written. size: its live entries."""
+    """A manifest, or the entries of one that is still to be written.
+
+    size: its live entries. removed: entries that leave with this commit; a manifest says so once.
+    """
 
     content: ManifestFile | Sequence[ManifestEntry]
+    kind: ManifestContent
     size: int
+    removed: Sequence[ManifestEntry] = ()
 
     @property
     def size_class(self) -> int:
@@ -97,21 +123,44 @@ class ManifestDraft:
         self._put = put
         self.entries: dict[str, tuple[ManifestEntry, ...]] = {}
 
-    def append(self, files: Sequence[DataFile]) -> list[ManifestFile]:
-        """The manifests after adding these data files; merged where it is time."""
-        groups = [_Group(one, _live_files(one)) for one in self._base.files]
-        if files:
-            groups.insert(0, _Group(self._added(files), len(files)))
+    def append(
+        self, files: Sequence[DataFile], deletes: Sequence[DataFile] = (), removed: Collection[str] = ()
+    ) -> list[ManifestFile]:
+        """The manifests after adding data and delete files and removing others; merged where it is time."""
+        # A manifest whose files have all left says so in one snapshot, and is in no later one.
+        groups = [_Group(one, one.content, _live_files(one)) for one in self._base.files if _live_files(one)]
+        if removed:
+            groups = [self._without(one, frozenset(removed)) for one in groups]
+        for kind, added in ((ManifestContent.DELETES, deletes), (ManifestContent.DATA, files)):
+            if added:
+                groups.insert(0, _Group(self._added(added), kind, len(added)))
         return [
-            one.content if isinstance(one.content, ManifestFile) else self._write(one.content, ())
+            one.content
+            if isinstance(one.content, ManifestFile)
+            else self._write(one.kind, one.content, [self._with(e, ManifestEntryStatus.DELETED) for e in one.removed])
             for one in self._merged(groups)
         ]
 
-    def replace(self, files: Sequence[DataFile]) -> list[ManifestFile]:
-        """The manifests after replacing every data file by these."""
-        removed = [self._with(entry, ManifestEntryStatus.DELETED) for entry in self._base.live()]
-        added = self._added(files)
-        return [self._write(added, removed)] if added or removed else []
+    def replace(self, files: Sequence[DataFile], deletes: Sequence[DataFile] = ()) -> list[ManifestFile]:
+        """The manifests after replacing every file by these."""
+        manifests = []
+        for kind, added, old in (
+            (ManifestContent.DELETES, deletes, self._base.deletes()),
+            (ManifestContent.DATA, files, self._base.data()),
+        ):
+            removed = [self._with(entry, ManifestEntryStatus.DELETED) for entry in old]
+            if added or removed:
+                manifests.append(self._write(kind, self._added(added), removed))
+        return manifests
+
+    def _without(self, group: _Group, removed: frozenset[str]) -> _Group:
+        """The group less these files: a manifest that has one of them is written anew."""
+        entries = self._entries_of(group)
+        gone = [entry for entry in entries if entry.data_file.file_path in removed]
+        if not gone:
+            return group
+        kept = [entry for entry in entries if entry.data_file.file_path not in removed]
+        return _Group(kept, group.kind, len(kept), gone)
 
     def write_list(self, manifests: Sequence[ManifestFile], parent: int | None) -> str:
         """Write the manifest list; its location."""
@@ -126,14 +175,19 @@ class ManifestDraft:
 
     def _merged(self, groups: list[_Group]) -> list[_Group]:
         """Merge size classes that are full. Nothing is written: what is merged may be merged again."""
-        classes: dict[int, list[_Group]] = {}
+        classes: dict[tuple[ManifestContent, int], list[_Group]] = {}
         for one in groups:
-            classes.setdefault(one.size_class, []).append(one)
+            classes.setdefault((one.kind, one.size_class), []).append(one)
         due = next((group for group in classes.values() if len(group) >= FAN_OUT and group[0].size < LARGEST), None)
         if due is None:
             return groups
         # Newest first, as the list is: readers that follow it meet rows in the same order as before.
-        merged = _Group([entry for one in due for entry in self._entries_of(one)], sum(one.size for one in due))
+        merged = _Group(
+            [entry for one in due for entry in self._entries_of(one)],
+            due[0].kind,
+            sum(one.size for one in due),
+            [entry for one in due for entry in one.removed],
+        )
         place = next(i for i, one in enumerate(groups) if one in due)
         rest = [one for one in groups if one not in due]
         return self._merged([*rest[:place], merged, *rest[place:]])
@@ -143,13 +197,12 @@ class ManifestDraft:
             return [self._with(entry, ManifestEntryStatus.EXISTING) for entry in self._base.entries(group.content)]
         return group.content
 
-    def _write(self, live: Sequence[ManifestEntry], removed: Sequence[ManifestEntry]) -> ManifestFile:
+    def _write(
+        self, kind: ManifestContent, live: Sequence[ManifestEntry], removed: Sequence[ManifestEntry]
+    ) -> ManifestFile:
         location = f"{self._folder}/{uuid.uuid4()}-m0.avro"
         output = MemoryFile(location)
-        metadata = self._metadata
-        writer: ManifestWriter = write_manifest(
-            2, metadata.spec(), metadata.schema(), output, self._snapshot_id, _CODEC
-        )
+        writer: ManifestWriter = self._writer(kind, output)
         with writer:
             for entry in (*live, *removed):
                 writer.add_entry(entry)
@@ -161,6 +214,12 @@ class ManifestDraft:
         self._put(location, output.content)
         self.entries[location] = tuple(self._with(entry, ManifestEntryStatus.EXISTING) for entry in live)
         return manifest
+
+    def _writer(self, kind: ManifestContent, output: MemoryFile) -> ManifestWriter:
+        spec, schema = self._metadata.spec(), self._metadata.schema()
+        if kind == ManifestContent.DELETES:
+            return _DeleteManifestWriter(spec, schema, output, self._snapshot_id, _CODEC)
+        return write_manifest(2, spec, schema, output, self._snapshot_id, _CODEC)
 
     def _added(self, files: Sequence[DataFile]) -> list[ManifestEntry]:
         return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pyiceberg.catalog import Catalog
@@ -64,11 +64,14 @@ TABLE_PROPERTIES: Mapping[str, str] = {
 class Change:
     """What a commit does to a table.
 
-    files: data files to add; with `replace` they take the place of all there are. schema: the table's new
-    schema, if it changes.
+    files: data files to add; with `replace` they take the place of all there are. deletes: position-delete files
+    to add; they may name rows of `files`. removed: locations of data and delete files that leave, their rows being
+    dead or in `files` too (compaction). schema: the table's new schema, if it changes.
     """
 
     files: Sequence[DataFile] = ()
+    deletes: Sequence[DataFile] = ()
+    removed: Collection[str] = ()
     replace: bool = False
     schema: Schema | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
@@ -150,7 +153,11 @@ class LakeTable:
         snapshot_id, sequence_number = before.new_snapshot_id(), before.next_sequence_number()
         folder = self._locations.new_metadata_location("").rstrip("/")
         drafting = ManifestDraft(self.manifests, layout, snapshot_id, sequence_number, folder, put)
-        manifests = drafting.replace(change.files) if change.replace else drafting.append(change.files)
+        manifests = (
+            drafting.replace(change.files, change.deletes)
+            if change.replace
+            else drafting.append(change.files, change.deletes, change.removed)
+        )
         snapshot = Snapshot.model_validate(
             {
                 "snapshot-id": snapshot_id,
@@ -175,7 +182,7 @@ class LakeTable:
             updates=_updates(snapshot, expired, change),
             metadata=metadata,
             written=tuple(written),
-            added=tuple(file.file_path for file in change.files),
+            added=tuple(file.file_path for file in (*change.files, *change.deletes)),
             garbage=tuple(self._garbage(expired, after)),
         )
 
@@ -213,15 +220,20 @@ class LakeTable:
 
     def _summary(self, change: Change) -> Summary:
         collector = SnapshotSummaryCollector()
-        for file in change.files:
+        for file in (*change.files, *change.deletes):
             collector.add_file(file, self.metadata.schema())
-        if change.replace:
+        if change.replace or change.removed:
             for entry in self.manifests.live():
-                collector.remove_file(entry.data_file, self.metadata.schema())
+                if change.replace or entry.data_file.file_path in change.removed:
+                    collector.remove_file(entry.data_file, self.metadata.schema())
         current = self.metadata.current_snapshot()
         before = current.summary.additional_properties if current is not None and current.summary is not None else None
-        operation = Operation.OVERWRITE if change.replace else Operation.APPEND
-        return update_snapshot_summaries(Summary(operation=operation, **collector.build(), **change.summary), before)
+        operation = Operation.OVERWRITE if change.replace or change.deletes else Operation.APPEND
+        summary = update_snapshot_summaries(Summary(operation=operation, **collector.build(), **change.summary), before)
+        if change.removed and not change.replace:
+            # PyIceberg refuses to count for this operation, though the sums are the same.
+            return Summary(operation=Operation.REPLACE, **summary.additional_properties)
+        return summary
 
     def _expired(self, new: Snapshot) -> list[Snapshot]:
         """The oldest snapshots beyond what is kept, except those that a branch or tag names."""
