@@ -69,7 +69,9 @@ def test_deleted_rows_are_gone_and_a_delete_may_name_a_file_of_its_own_commit(
         catalog, table, Change([second], deletes=[deletes(table, {first.file_path: [0, 9], second.file_path: [1, 2]})])
     )
     assert read(catalog) == [*range(1, 9), 10, *range(13, 20)]
-    summary = catalog.load_table(NAME).metadata.current_snapshot().summary  # type: ignore[union-attr]
+    current = catalog.load_table(NAME).metadata.current_snapshot()
+    assert current is not None and current.summary is not None
+    summary = current.summary
     assert (summary["total-records"], summary["total-position-deletes"], summary["total-delete-files"]) == (
         "20",
         "4",

@@ -58,9 +58,10 @@ class Committer(Protocol):
         """What this table holds beyond `progress`; None when that cannot be."""
         ...
 
-    def commit(self, drafts: Sequence[Draft], progress: Progress, schemas: Sequence[TableSchema] = ()) -> None:
-        """Make it so. Raises `LeaseLost`, or `SinkUnavailable` when it failed or may have failed.
+    def commit(self, drafts: Sequence[Draft], progress: Progress | None, schemas: Sequence[TableSchema] = ()) -> None:
+        """Make it so; without a progress, that stays as it is.
 
+        Raises `LeaseLost`, or `SinkUnavailable` when it failed or may have failed.
         After an exception the truth is what `progress` and `marker` of a new committer say.
         """
         ...
@@ -80,7 +81,7 @@ class AtomicCommitter:
     def marker(self, table: LakeTable) -> Progress | None:
         return None
 
-    def commit(self, drafts: Sequence[Draft], progress: Progress, schemas: Sequence[TableSchema] = ()) -> None:
+    def commit(self, drafts: Sequence[Draft], progress: Progress | None, schemas: Sequence[TableSchema] = ()) -> None:
         owner = self._owner
         locations = prepare(drafts)
         failpoint.reach("before_commit")
@@ -90,7 +91,8 @@ class AtomicCommitter:
                 for draft, location in zip(drafts, locations, strict=True):
                     move(connection, self._catalog, draft, location)
                 self._ops.keep_schemas(connection, owner.pipeline, schemas)
-                self._ops.keep_progress(connection, owner.pipeline, owner.sink, progress, owner.epoch)
+                if progress is not None:
+                    self._ops.keep_progress(connection, owner.pipeline, owner.sink, progress, owner.epoch)
         except (LeaseLost, TableMoved):
             # Raised before COMMIT: nothing can point to these files. After any other failure something may.
             discard(drafts, locations)
@@ -125,12 +127,14 @@ class SequentialCommitter:
         text = table.metadata.properties.get(MARKER)
         return Progress.from_json(text) if text else None
 
-    def commit(self, drafts: Sequence[Draft], progress: Progress, schemas: Sequence[TableSchema] = ()) -> None:
+    def commit(self, drafts: Sequence[Draft], progress: Progress | None, schemas: Sequence[TableSchema] = ()) -> None:
         for draft in drafts:
             draft.table.storage.sync(draft.written)
         for draft in drafts:
             failpoint.reach("before_commit")
             self._commit_table(draft)
+        if progress is None:
+            return
         failpoint.reach("before_commit")
         self._commit_progress(progress)
         self._held = progress
