@@ -74,7 +74,9 @@ def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) 
         )
         for model in models
         if (
-            missing := sorted({str(ref) for ref in model.references if ref.layer != "gold" and ref.table not in tables})
+            missing := sorted(
+                {str(ref) for ref in model.references if ref.layer != "gold" and not ref.captured & tables}
+            )
         )
     ]
 

@@ -9,7 +9,7 @@ import pytest
 
 import catchment.demo
 from catchment.errors import ConfigError
-from catchment.lakehouse.gold import load_models, read_model
+from catchment.lakehouse.gold import RefreshMode, load_models, read_model, with_upstream
 
 
 def write(directory: Path, **files: str) -> Path:
@@ -27,6 +27,33 @@ def test_a_model_says_its_name_key_and_description_in_its_header(tmp_path: Path)
 
 def test_a_model_without_a_header_is_named_after_its_file(tmp_path: Path) -> None:
     assert load_models(write(tmp_path, plain="SELECT 1 AS one"))[0].name == "plain"
+
+
+def test_a_model_says_how_it_is_refreshed(tmp_path: Path) -> None:
+    write(tmp_path, plain="SELECT 1 AS a", keyed="-- refresh: changes\n-- key: a\nSELECT 1 AS a")
+    assert {model.name: model.refresh for model in load_models(tmp_path)} == {
+        "plain": RefreshMode.AUTO,
+        "keyed": RefreshMode.CHANGES,
+    }
+
+
+def test_one_model_comes_with_all_that_it_reads_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path, a="FROM gold.b", b="FROM gold.c", c="SELECT 1 AS x", d="FROM gold.c")
+    models = load_models(tmp_path)
+    assert [model.name for model in with_upstream(models, "a")] == ["c", "b", "a"]
+    with pytest.raises(ConfigError, match="There is no gold model z; there are: a, b, c, d"):
+        with_upstream(models, "z")
+
+
+def test_a_reference_knows_the_tables_that_may_hold_its_rows(tmp_path: Path) -> None:
+    write(tmp_path, m="SELECT 1 FROM current.t, silver.t_history, silver.t_quarantine, bronze.t")
+    stored = {str(reference): reference.stored for reference in load_models(tmp_path)[0].references}
+    assert stored == {
+        "current.t": (("bronze", "t"),),
+        "silver.t_history": (("silver", "t_history"), ("silver", "t_versions")),
+        "silver.t_quarantine": (("silver", "t_quarantine"),),
+        "bronze.t": (("bronze", "t"),),
+    }
 
 
 def test_a_model_knows_the_tables_it_reads_wherever_they_stand(tmp_path: Path) -> None:
@@ -58,7 +85,9 @@ def test_a_statement_may_end_as_it_likes(tmp_path: Path, ending: str) -> None:
     ("sql", "line", "words"),
     [
         ("SELECT 1\nFROM orders", 2, "orders is unknown"),
-        ("SELECT 1\nFROM silver.orders", 2, "silver.orders is unknown"),
+        ("SELECT 1\nFROM ops.orders", 2, "ops.orders is unknown"),
+        ("-- key: a\n-- refresh: often\nSELECT 1 AS a", 2, "auto, replace, changes"),
+        ("-- refresh: changes\nSELECT 1", 1, "needs a `key` header"),
         ("SELECT 1\n\nFROM gold.nothing", 3, "no model makes gold.nothing"),
         ("SELECT 1\nFROM gold.m", 2, "m → m"),
         ("SELECT 1\nFROM WHERE", 2, "Expected table name"),

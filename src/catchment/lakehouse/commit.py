@@ -14,7 +14,9 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
+from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
+from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from sqlalchemy import Connection, update
@@ -27,6 +29,9 @@ from catchment.lakehouse.ops import ops_errors
 from catchment.lakehouse.storage import LocalStorage, writing
 from catchment.lakehouse.table import TABLE_PROPERTIES, Change, Draft, LakeTable
 from catchment.lakehouse.table_schema import fit, fit_exactly
+
+FILE_BYTES = 256 * 1024 * 1024
+ROW_GROUP_ROWS = 100_000
 
 
 class TableMoved(SinkUnavailable):
@@ -91,13 +96,23 @@ def settle(drafts: Sequence[Draft], locations: Sequence[str]) -> None:
         draft.table.storage.delete(garbage)
 
 
-def replace(catalog: Catalog, table: LakeTable, data: pa.Table, properties: dict[str, str] | None = None) -> None:
+def replace(
+    catalog: Catalog, table: LakeTable, data: pa.Table | pa.RecordBatchReader, properties: dict[str, str] | None = None
+) -> None:
     """Replace all rows of a table, and its schema by that of `data`, in one commit.
 
     Use a LakeTable with `owns_data`: old data files go when their snapshots do. Raises `SinkUnavailable`
     when another writer was quicker: load the table again and repeat.
     """
-    draft = draft_replacement(table, data, properties or {})
+    commit_alone(catalog, draft_replacement(table, data, properties or {}))
+
+
+def commit_alone(catalog: Catalog, draft: Draft) -> None:
+    """Commit one table, with no progress and no lease: for tables that anybody may make anew.
+
+    Raises `TableMoved` when another writer was quicker; what was written for nothing is deleted.
+    """
+    table = draft.table
     if not isinstance(catalog, SqlCatalog):
         table.storage.sync(draft.written)
         commit_one(catalog, draft)
@@ -112,7 +127,7 @@ def replace(catalog: Catalog, table: LakeTable, data: pa.Table, properties: dict
     settle([draft], locations)
 
 
-def draft_replacement(table: LakeTable, data: pa.Table, properties: dict[str, str]) -> Draft:
+def draft_replacement(table: LakeTable, data: pa.Table | pa.RecordBatchReader, properties: dict[str, str]) -> Draft:
     """A commit that replaces all rows of a table."""
     before = table.metadata
     fitted = fit_exactly(
@@ -121,18 +136,38 @@ def draft_replacement(table: LakeTable, data: pa.Table, properties: dict[str, st
         last_column_id=before.last_column_id,
         schema_id=max(one.schema_id for one in before.schemas) + 1,
     )
-    files = []
-    if data.num_rows:
-        layout = file_schema(fitted.schema)
-        writer = DataFileWriter(table.storage, table.new_data_location(), layout, ParquetSettings(bounded=()))
-        try:
-            writer.write(data.cast(layout).combine_chunks().to_batches())
-            files.append(writer.close())
-        except BaseException:
-            writer.abort()
-            raise
+    reader = data.combine_chunks().to_reader(ROW_GROUP_ROWS) if isinstance(data, pa.Table) else data
+    files = write_rows(table, fitted.schema, reader)
     schema = fitted.schema if fitted.changed else None
     return table.draft(Change(files, replace=True, schema=schema, properties=properties))
+
+
+def write_rows(table: LakeTable, schema: Schema, rows: pa.RecordBatchReader) -> list[DataFile]:
+    """Write rows into new data files of a table, a row group a batch; durable when this returns.
+
+    schema: the table's, with the rows' columns in the same order.
+    """
+    layout = file_schema(schema)
+    files: list[DataFile] = []
+    writer: DataFileWriter | None = None
+    try:
+        for batch in rows:
+            if not batch.num_rows:
+                continue
+            if writer is None:
+                writer = DataFileWriter(table.storage, table.new_data_location(), layout, ParquetSettings(bounded=()))
+            writer.write(pa.Table.from_batches([batch]).cast(layout).to_batches())
+            if writer.size >= FILE_BYTES:
+                files.append(writer.close())
+                writer = None
+        if writer is not None:
+            files.append(writer.close())
+    except BaseException:
+        if writer is not None:
+            writer.abort()
+        table.storage.delete([file.file_path for file in files])
+        raise
+    return files
 
 
 def open_or_create(

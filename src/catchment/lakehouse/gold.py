@@ -1,13 +1,15 @@
-"""Gold models: `.sql` files, each one SELECT over `current`, `bronze` and the gold of other models.
+"""Gold models: `.sql` files, each one SELECT over `silver`, `current`, `bronze` and the gold of other models.
 
 A model is named after its file unless a header says otherwise::
 
     -- name: city_revenue
     -- key: city
+    -- refresh: changes
     -- description: Orders and revenue of each city.
-    SELECT city, ... FROM current.fact_sales JOIN current.dim_users USING (user_id) GROUP BY city
+    SELECT city, ... FROM silver.fact_sales JOIN silver.dim_users USING (user_id) GROUP BY city
 
-`key` (columns, comma-separated) is a promise that a refresh checks: no two rows have the same.
+`key` (columns, comma-separated) is a promise that a refresh checks: no two rows have the same. `refresh` says
+how changed rows land: the table replaced whole, or by changed keys; `auto`, the default, goes by its size.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +26,23 @@ from catchment.errors import ConfigError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-INPUT_LAYERS = ("bronze", "current", "gold")
+INPUT_LAYERS = ("bronze", "silver", "current", "gold")
+
+HISTORY, VERSIONS, QUARANTINE = "_history", "_versions", "_quarantine"
+SILVER_ENDINGS = (HISTORY, VERSIONS, QUARANTINE)
+"""`silver.<table>` may have these beside it; `_history` is a view of `_versions`."""
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _HEADER = re.compile(r"--\s*(?P<field>[a-z]+)\s*:\s*(?P<value>.*?)\s*")
-_FIELDS = ("name", "key", "description")
+_FIELDS = ("name", "key", "refresh", "description")
+
+
+class RefreshMode(StrEnum):
+    """How a model's changed rows land in its table."""
+
+    AUTO = "auto"
+    REPLACE = "replace"
+    CHANGES = "changes"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,6 +56,24 @@ class Reference:
     def __str__(self) -> str:
         return f"{self.layer}.{self.table}"
 
+    @property
+    def stored(self) -> tuple[tuple[str, str], ...]:
+        """(layer, table) of the Iceberg tables that may hold its rows, the likeliest first."""
+        if self.layer == "current":
+            return (("bronze", self.table),)
+        itself = (self.layer, self.table)
+        if self.layer == "silver" and self.table.endswith(HISTORY):
+            return (itself, ("silver", self.table.removesuffix(HISTORY) + VERSIONS))
+        return (itself,)
+
+    @property
+    def captured(self) -> frozenset[str]:
+        """Names that a captured table has when this is made of it; none for gold."""
+        if self.layer == "gold":
+            return frozenset()
+        shorter = {self.table.removesuffix(end) for end in SILVER_ENDINGS} if self.layer == "silver" else set()
+        return frozenset({self.table, *shorter})
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -51,6 +84,7 @@ class Model:
     file: Path
     references: tuple[Reference, ...]
     key: tuple[str, ...] = ()
+    refresh: RefreshMode = RefreshMode.AUTO
     description: str = ""
 
 
@@ -81,15 +115,31 @@ def read_model(file: Path) -> Model:
     name = header.get("name", file.stem)
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{file}:1: {name!r} is no name for a table: use lower-case letters, digits and _.")
-    tree = _parse(file, text)
+    key = tuple(column.strip() for column in header.get("key", "").split(",") if column.strip())
+    tree = parse(file, text)
     return Model(
         name=name,
         sql=_statement(text),
         file=file,
         references=tuple(sorted(_references(file, tree))),
-        key=tuple(column.strip() for column in header.get("key", "").split(",") if column.strip()),
+        key=key,
+        refresh=_refresh_mode(file, text, header, key),
         description=header.get("description", ""),
     )
+
+
+def with_upstream(models: Sequence[Model], name: str) -> list[Model]:
+    """The model of this name after all that it reads, in the order given. Raises ConfigError for another name."""
+    by_name = {model.name: model for model in models}
+    if name not in by_name:
+        known = ", ".join(sorted(by_name)) or "none"
+        raise ConfigError(f"There is no gold model {name}; there are: {known}.")
+    wanted, unseen = {name}, [name]
+    while unseen:
+        reads = {reference.table for reference in _gold(by_name[unseen.pop()])} - wanted
+        wanted |= reads
+        unseen += reads
+    return [model for model in models if model.name in wanted]
 
 
 def _header(file: Path, text: str) -> dict[str, str]:
@@ -108,7 +158,18 @@ def _header(file: Path, text: str) -> dict[str, str]:
     return found
 
 
-def _parse(file: Path, text: str) -> exp.Query:
+def _refresh_mode(file: Path, text: str, header: dict[str, str], key: tuple[str, ...]) -> RefreshMode:
+    value = header.get("refresh", RefreshMode.AUTO.value)
+    line = next((n for n, one in enumerate(text.splitlines(), 1) if re.match(r"--\s*refresh\s*:", one)), 1)
+    if value not in set(RefreshMode):
+        raise ConfigError(f"{file}:{line}: header `refresh` is {', '.join(RefreshMode)}; not {value!r}.")
+    if value == RefreshMode.CHANGES and not key:
+        raise ConfigError(f"{file}:{line}: `refresh: changes` needs a `key` header: rows are told apart by it.")
+    return RefreshMode(value)
+
+
+def parse(file: Path, text: str) -> exp.Query:
+    """The syntax tree of a model's text. Raises ConfigError naming the line."""
     import sqlglot
     from sqlglot import exp
     from sqlglot.errors import ParseError, SqlglotError
@@ -151,7 +212,7 @@ def _references(file: Path, tree: exp.Query) -> Iterator[Reference]:
         if layer not in INPUT_LAYERS or table.catalog:
             raise ConfigError(
                 f"{file}:{line}: table {'.'.join(part.name for part in table.parts)} is unknown; a model reads "
-                f"current.<table>, bronze.<table> or gold.<model>."
+                f"silver.<table>, current.<table>, bronze.<table> or gold.<model>."
             )
         yield Reference(layer, table.name, line)
 
