@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from catchment import registry
 from catchment.component import ComponentConfig
 from catchment.config import PipelineConfig, TelemetryConfig
-from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
+from catchment.lakehouse.config import CatalogConfig, LakehouseConfig, MaintenanceConfig
 from docs.commands import Command, Parameter, commands
 from docs.pages import Page
 
@@ -62,6 +62,7 @@ def models() -> dict[str, type[ComponentConfig]]:
         "pipeline": PipelineConfig,
         "lakehouse": LakehouseConfig,
         "lakehouse.catalog": CatalogConfig,
+        "lakehouse.maintenance": MaintenanceConfig,
         "telemetry": TelemetryConfig,
     }
     for kind, types_ in registry.BUILT_IN.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from catchment.component import ComponentConfig
 
@@ -22,6 +22,27 @@ class CatalogConfig(ComponentConfig):
     """Where tables are stored. A relative path is relative to pipeline.yaml."""
 
 
+class MaintenanceConfig(ComponentConfig):
+    """How the lake's tables are kept healthy, beside capture and by `catchment maintain`."""
+
+    enabled: bool = True
+    """Maintain tables while a pipeline runs. Without it, `catchment maintain` still does."""
+    interval_seconds: float = Field(default=5.0, gt=0)
+    """How often to look what is due, at most."""
+    budget_percent: float = Field(default=20.0, gt=0, le=100)
+    """Of the time, how much may maintenance take at most while a pipeline runs."""
+    target_file_bytes: int = Field(default=128 * 1024 * 1024, ge=1024)
+    """Small data files are made into files of about this size."""
+    dead_row_percent: float = Field(default=25.0, gt=0, lt=100)
+    """Once so much of a silver table's rows are dead, the files with the most of them are written anew."""
+    snapshot_hours: float = Field(default=24.0, ge=0)
+    """How far time travel reaches: the sink's last `snapshots_kept` commits, and before those one snapshot an hour."""
+    orphan_hours: float = Field(default=24.0, ge=1)
+    """Files that no snapshot names are deleted once they are so old."""
+    bronze_retention_days: float | None = Field(default=None, gt=0)
+    """How long changes are kept in bronze once silver has them; without it, for ever."""
+
+
 class LakehouseConfig(ComponentConfig):
     """Where the lake is."""
 
@@ -32,3 +53,7 @@ class LakehouseConfig(ComponentConfig):
     """How often gold models are refreshed at most, beside capture."""
     gold_budget_percent: float = 10.0
     """Of the time, how much may gold models take at most."""
+    quality: Path | None = None
+    """A file of quality rules (quality.yaml), relative to pipeline.yaml."""
+    maintenance: MaintenanceConfig = MaintenanceConfig()
+    """Compaction, expiry, orphans and retention."""
