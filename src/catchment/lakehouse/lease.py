@@ -15,10 +15,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catchment.errors import LeaseHeld, SinkUnavailable
+from catchment.errors import CatchmentError, LeaseHeld, SinkUnavailable
 
 if TYPE_CHECKING:
     from catchment.lakehouse.ops import OpsStore
+
+
+_BRIEFLY = " briefly"
+"""Stands after the process id in the lock's file."""
 
 
 class Lease:
@@ -30,9 +34,13 @@ class Lease:
         self._descriptor: int | None = descriptor
 
     @classmethod
-    def acquire(cls, pipeline: str, directory: Path, ops: OpsStore) -> Lease:
-        """Take the lease. Raises `LeaseHeld`, with the process id, while another live process has it."""
-        descriptor = _lock(lock_path(pipeline, directory), pipeline)
+    def acquire(cls, pipeline: str, directory: Path, ops: OpsStore, *, briefly: bool = False) -> Lease:
+        """Take the lease. Raises `LeaseHeld`, with the process id, while another live process has it.
+
+        briefly: for one piece of work (a command). Who comes meanwhile gets `SinkUnavailable` instead, and waits:
+        a run that is about to open the lake again must not end because of a command.
+        """
+        descriptor = _lock(lock_path(pipeline, directory), pipeline, briefly)
         try:
             epoch = ops.next_epoch(pipeline, f"process {os.getpid()} on {os.uname().nodename}")
         except BaseException:
@@ -67,7 +75,7 @@ def holder(pipeline: str, directory: Path) -> int | None:
     return None
 
 
-def _lock(path: Path, pipeline: str) -> int:
+def _lock(path: Path, pipeline: str, briefly: bool) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Close-on-exec is Python's default: a child process must not keep the lock alive.
@@ -75,15 +83,21 @@ def _lock(path: Path, pipeline: str) -> int:
     except OSError as error:
         raise SinkUnavailable(f"The lock {path} cannot be opened: {error.strerror}.") from error
     if not _locked(descriptor):
-        pid = _read_pid(descriptor)
+        refusal = _refusal(descriptor, pipeline)
         os.close(descriptor)
-        raise LeaseHeld(
-            f"Pipeline {pipeline} is already run by process {pid or 'unknown'}. Stop that process first, or leave "
-            f"the work to it."
-        )
+        raise refusal
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    os.pwrite(descriptor, f"{os.getpid()}{_BRIEFLY if briefly else ''}\n".encode(), 0)
     return descriptor
+
+
+def _refusal(descriptor: int, pipeline: str) -> CatchmentError:
+    pid = _read_pid(descriptor) or "unknown"
+    if _read(descriptor).endswith(_BRIEFLY):
+        return SinkUnavailable(f"A command (process {pid}) works on the lake of {pipeline} just now.")
+    return LeaseHeld(
+        f"Pipeline {pipeline} is already run by process {pid}. Stop that process first, or leave the work to it."
+    )
 
 
 def _locked(descriptor: int) -> bool:
@@ -99,5 +113,9 @@ def _locked(descriptor: int) -> bool:
 
 
 def _read_pid(descriptor: int) -> int | None:
-    text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+    text = _read(descriptor).removesuffix(_BRIEFLY)
     return int(text) if text.isdigit() else None
+
+
+def _read(descriptor: int) -> str:
+    return os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()

@@ -1,4 +1,4 @@
-"""What a pipeline knows of itself: progress, lease, reports, schema versions, dead letters.
+"""What a pipeline knows of itself: progress, lease, reports, schema versions, dead letters, requests.
 
 With a SQL catalog these are plain tables in the catalog's own database, so that progress moves in the same
 transaction as the tables. With any other catalog the truth about progress is the Iceberg table
@@ -98,6 +98,25 @@ dead_letters_table = Table(
     Column("reason", Text, nullable=False),
     Column("set_aside_at", Float, nullable=False),
 )
+requests_table = Table(
+    "ops_requests",
+    _metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("pipeline", _name, nullable=False, index=True),
+    Column("kind", _name, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("state", _name, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("note", Text),
+    Column("outcome", Text),
+    Column("error", Text),
+    Column("requested_by", Text, nullable=False),
+    Column("requested_at", Float, nullable=False),
+    Column("awaited_at", Float, nullable=False),
+    Column("taken_at", Float),
+    Column("ended_at", Float),
+)
+"""What commands asked of the process that runs the pipeline; see `requests`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +168,12 @@ class OpsStore:
     def writing(self) -> Iterator[Connection]:
         """A transaction that holds the database's write lock from its start; commits at the end."""
         with self._engine.connect().execution_options(catchment_writes=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that only reads, at one moment of the database."""
+        with self._engine.connect() as connection:
             yield connection
 
     # Progress and lease

@@ -63,11 +63,15 @@ class LakeWriter:
         *,
         sink: str = "iceberg",
         snapshots_kept: int = SNAPSHOTS_KEPT,
+        briefly: bool = False,
     ) -> LakeWriter:
-        """Take the pipeline's lease and open its lake. Raises `LeaseHeld` while a live process has it."""
+        """Take the pipeline's lease and open its lake. Raises `LeaseHeld` while a live process has it.
+
+        briefly: for a command; a run that comes meanwhile waits instead of ending.
+        """
         ops = OpsStore.open(lakehouse, directory)
         try:
-            lease = Lease.acquire(pipeline, directory, ops)
+            lease = Lease.acquire(pipeline, directory, ops, briefly=briefly)
         except BaseException:
             ops.close()
             raise
