@@ -1,64 +1,23 @@
-"""What is wrong with a pipeline file, said with its line and what was probably meant."""
+"""What is wrong with a pipeline file: which keys its sections may have."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from catchment import registry
+from catchment import document_errors, registry
 from catchment.document import Document, Place
+from catchment.document_errors import WRONG_TYPE
 
-WRONG_TYPE = "component_type"
-"""The pydantic error type for a `type:` that is missing or unknown."""
+__all__ = ["WRONG_TYPE", "explain"]
 
 _SECTIONS = {"source": "source", "transforms": "transform", "sinks": "sink"}
 
 
 def explain(error: ValidationError, read: Document, model: type[BaseModel]) -> str:
     """One line for each thing that is wrong, in the file's order. Never shows a value that may be secret."""
-    found = []
-    for details in error.errors(include_url=False):
-        place = tuple(details["loc"])
-        if details["type"] == WRONG_TYPE:
-            place = (*place, "type")
-        found.append((read.line(place), _message(details, place, read, model)))
-    return "\n".join(f"{read.path}:{line}: {message}" for line, message in sorted(found, key=lambda one: one[0]))
-
-
-def _message(details: ErrorDetails, place: Place, read: Document, model: type[BaseModel]) -> str:
-    kind, name = details["type"], dotted(place)
-    if kind == "missing":
-        return f"`{name}` is missing; add it."
-    if kind == "extra_forbidden":
-        return _unknown_key(place, _keys(place[:-1], read, model))
-    if kind in ("literal_error", "enum"):
-        options = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
-        return _sentence(f"`{name}` is one of {', '.join(options)}{_meant(str(details['input']), options)}")
-    if kind == "string_type":
-        return f"`{name}` is text; put quotes around it."
-    said = details["msg"].removeprefix("Value error, ")
-    return _sentence(f"`{name}`: {said}" if name else said)
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(("?", ".")) else f"{text}."
-
-
-def _unknown_key(place: Place, known: Sequence[str]) -> str:
-    where = f" in `{dotted(place[:-1])}`" if place[:-1] else ""
-    meant = _meant(str(place[-1]), known)
-    there = "" if meant else f"; there are: {', '.join(known)}"
-    return _sentence(f"there is no key `{place[-1]}`{where}{meant}{there}")
-
-
-def _meant(word: str, options: Sequence[str]) -> str:
-    close = get_close_matches(word, options, n=1)
-    return f"; did you mean `{close[0]}`?" if close else ""
+    return document_errors.explain(error, read, lambda place: _keys(place, read, model))
 
 
 def _keys(place: Place, read: Document, model: type[BaseModel]) -> list[str]:
@@ -73,8 +32,3 @@ def _keys(place: Place, read: Document, model: type[BaseModel]) -> list[str]:
             field = current.model_fields.get(step)
             current = field.annotation if field else None
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def dotted(place: Place) -> str:
-    """A place as people write it: sinks[0].type."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")

@@ -50,8 +50,14 @@ class Document:
         return value
 
 
-def read(path: Path, environ: Mapping[str, str]) -> Document:
-    """Read a file. Raises ConfigError naming file and line of everything that is wrong with it."""
+PIPELINE_FILE = "a pipeline is a mapping of keys such as `name:` and `source:`. `catchment init DIR` writes one."
+
+
+def read(path: Path, environ: Mapping[str, str], *, expected: str = PIPELINE_FILE) -> Document:
+    """Read a file. Raises ConfigError naming file and line of everything that is wrong with it.
+
+    expected: what is said of a file that is no mapping.
+    """
     text = _text(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -62,10 +68,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Document:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: this is not YAML: {error}.") from error
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(
-            f"{path}:1: a pipeline is a mapping of keys such as `name:` and `source:`. `catchment init DIR` "
-            "writes one to begin with."
-        )
+        raise ConfigError(f"{path}:1: {expected}")
     variables = {**_dot_env(path.parent / ".env"), **environ}
     reader = _Reader(path, variables)
     values = reader.value(node, ())

@@ -28,10 +28,10 @@ def names(text: str) -> frozenset[str]:
 
 LAYERS: Mapping[str, frozenset[str]] = {
     "contracts": names(
-        "change schema errors progress telemetry clock failpoint component finding document lakehouse.config "
-        "sources.base sinks.base transforms.base"
+        "change schema errors progress telemetry clock failpoint component finding document document_errors "
+        "lakehouse.config sources.base sinks.base transforms.base"
     ),
-    "components": names("sources transforms formats sinks checkpoint lakehouse"),
+    "components": names("sources transforms formats sinks checkpoint lakehouse quality"),
     "pipeline": names("pipeline ledger"),
     "assembly": names("config config_errors config_schema registry beside validation pipeline_status"),
     "programs": names("cli demo aws spark dashboard"),
@@ -41,7 +41,8 @@ LAYERS: Mapping[str, frozenset[str]] = {
 BESIDE: Mapping[str, frozenset[str]] = {
     "sources": frozenset({"formats"}),
     "sinks": frozenset({"formats", "lakehouse"}),
-    "lakehouse": frozenset(),
+    "lakehouse": frozenset({"quality"}),
+    "quality": frozenset({"lakehouse"}),
     "transforms": frozenset(),
     "formats": frozenset(),
     "checkpoint": frozenset(),
