@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench bench-peers docs lock servers clean
+.PHONY: help install demo test test-all check format bench bench-peers docs lock servers readers clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,10 +31,13 @@ servers: ## Debian's PostgreSQL 15, where apt is to be had (tests skip visibly w
 	@if ! command -v strace >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends strace) >&2 || true; fi
 
-test: install servers ## The default suite, servers included
+readers: install ## Spark, Polars and DuckDB's Iceberg extension into .cache/, to read what we write (tests skip visibly without)
+	@PYTHONPATH=tests $(BIN)/python -m readers.environment
+
+test: install servers readers ## The default suite, servers included
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-all: install servers ## Everything, the slow tests too
+test-all: install servers readers ## Everything, the slow tests too
 	@$(BIN)/python -m pytest -m "" $(ARGS)
 
 check: install ## ruff, mypy --strict and the import rule

@@ -4,6 +4,7 @@
 * `postgres`: both in turn. For one only: `@pytest.mark.parametrize("postgres", ["18"], indirect=True)`.
 * `database`: the DSN of a new, empty database on `postgres`, dropped afterwards with its slots.
 * `database_18`: the same on PostgreSQL 18 only.
+* `spark`: Spark 4.1 with Iceberg (`readers/spark.py`), one for the whole run, started when it is first asked.
 
 A server that is not installed skips its tests, visibly.
 """
@@ -25,6 +26,8 @@ from catchment.demo.account import server_account
 from catchment.demo.binaries import find_binaries, server_version
 from catchment.demo.postgres import NOT_DURABLE, EmbeddedPostgres
 from catchment.errors import ConfigError
+from readers.environment import NoReadersError, find
+from readers.spark import Spark
 
 VERSIONS = (18, 15)
 SETTINGS = {**NOT_DURABLE, "max_replication_slots": "64", "max_wal_senders": "64", "shared_buffers": "64MB"}
@@ -38,8 +41,12 @@ def pytest_report_header() -> list[str]:
             servers.append(server_version(find_binaries(major)))
         except ConfigError:
             servers.append(f"{major} missing: its tests are skipped")
+    try:
+        others = f"in {find().python.parent.parent}"
+    except NoReadersError as error:
+        others = f"missing, their tests are skipped: {error}"
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return [f"PostgreSQL servers: {', '.join(servers)}", f"libraries: {libraries}"]
+    return [f"PostgreSQL servers: {', '.join(servers)}", f"readers of others: {others}", f"libraries: {libraries}"]
 
 
 def _server(major: int) -> Iterator[EmbeddedPostgres]:
@@ -72,6 +79,16 @@ def postgres_15() -> Iterator[EmbeddedPostgres]:
 def postgres(request: pytest.FixtureRequest) -> EmbeddedPostgres:
     server: EmbeddedPostgres = request.getfixturevalue(f"postgres_{request.param}")
     return server
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Spark]:
+    try:
+        spark = Spark(find())
+    except NoReadersError as error:
+        pytest.skip(f"readers of others: {error}")
+    yield spark
+    spark.close()
 
 
 @pytest.fixture
