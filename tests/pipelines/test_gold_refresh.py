@@ -12,7 +12,8 @@ import pytest
 
 from catchment.errors import ConfigError
 from catchment.lakehouse.gold import load_models
-from catchment.lakehouse.landing import SNAPSHOTS_KEPT, GoldLayer, refresh
+from catchment.lakehouse.gold_table import SNAPSHOTS_KEPT
+from catchment.lakehouse.landing import GoldLayer, refresh
 from catchment.lakehouse.refresher import GoldRefresher
 from pipelines.bronze_lake import BronzeLake, rows
 

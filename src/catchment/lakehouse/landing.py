@@ -1,9 +1,7 @@
-"""Gold tables: a model's rows, computed by DuckDB and landed as an Iceberg table that is replaced whole."""
+"""Gold tables kept up to date: models run by DuckDB when what they read has changed."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,26 +12,18 @@ from typing import TYPE_CHECKING
 
 from catchment.errors import CatchmentError, ConfigError, Retriable
 from catchment.lakehouse.connection import open_duckdb, show
-from catchment.lakehouse.current import KEY_PROPERTY
 from catchment.lakehouse.gold import Model
+from catchment.lakehouse.gold_table import GoldTable, check_key, digest
+from catchment.lakehouse.gold_types import landable
 from catchment.lakehouse.moment import LakeReader, TableSnapshot
 from catchment.lakehouse.sql import identifier
 from catchment.telemetry import LOGGER
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from duckdb import DuckDBPyConnection
-    from duckdb.sqltypes import DuckDBPyType
     from pyiceberg.catalog import Catalog
 
-    from catchment.lakehouse.table import LakeTable
-
 log = logging.getLogger(LOGGER)
-
-SNAPSHOTS_KEPT = 30
-"""A reader's view of a gold table works for so many refreshes that changed it; then its files go."""
-
-DIGEST_PROPERTY = "catchment.digest"
 
 MEMORY_LIMIT = "256MB"
 """What DuckDB may take while models run. Aggregates over a million changes need half of it."""
@@ -56,12 +46,12 @@ class ModelStatus:
 
 @dataclass
 class _Landed:
-    """What is known of a model's table between refreshes."""
+    """What is known of a model's table between refreshes. inputs: None makes the model run."""
 
+    table: GoldTable
     inputs: tuple[object, ...] | None = None
     digest: str | None = None
     again: bool = False
-    table: LakeTable | None = None
     status: ModelStatus = field(default_factory=ModelStatus)
 
 
@@ -81,10 +71,11 @@ class GoldLayer:
 
     def __init__(self, models: Sequence[Model], catalog: Catalog, *, memory_limit: str = MEMORY_LIMIT) -> None:
         self._models = tuple(models)
-        self._catalog = catalog
         self._reader = LakeReader(catalog)
         self._memory_limit = memory_limit
-        self._landed = {model.name: _Landed() for model in models}
+        self._landed = {model.name: _Landed(GoldTable(catalog, model)) for model in models}
+        self._wanted = frozenset(at for model in models for reference in model.references for at in reference.stored)
+        self._layers = tuple(sorted({layer for layer, _ in self._wanted} | {"gold"}))
         self._seen: dict[tuple[str, str], str] | None = None
         self._connection: DuckDBPyConnection | None = None
 
@@ -93,10 +84,13 @@ class GoldLayer:
         return {name: landed.status for name, landed in self._landed.items()}
 
     def stale(self) -> bool:
-        """Has bronze a snapshot that the last refresh did not see, or has landing failed? Cheap with a SQL catalog."""
+        """Has a table that the models read, or one of their own, another state than the last refresh saw or left?
+
+        Cheap with a SQL catalog. True after a landing that failed.
+        """
         if any(landed.again for landed in self._landed.values()):
             return True
-        return self._seen != self._reader.versions(("bronze",))
+        return self._seen != self._watched(self._reader.versions(self._layers))
 
     def refresh(self, stopping: Event | None = None) -> dict[str, ModelStatus]:
         """Bring every model up to date with the snapshots of this moment; no further one once `stopping` is set.
@@ -104,11 +98,12 @@ class GoldLayer:
         A model's error is kept in its status and stops no other model. Raises `Retriable` when the lake
         itself cannot be read.
         """
-        tables = {(table.layer, table.name): table for table in self._reader.tables(("bronze", "gold"))}
+        tables = {(table.layer, table.name): table for table in self._reader.tables(self._layers)}
+        self._notice_other_writers(tables)
         self._connection = open_duckdb(threads=1, memory_limit=self._memory_limit)
         try:
             self._connection.execute("SET enable_external_file_cache = false")
-            show(self._connection, self._wanted(tables))
+            show(self._connection, [table for at, table in tables.items() if at in self._wanted])
             for model in self._models:
                 if stopping is not None and stopping.is_set():
                     return self.status()
@@ -116,7 +111,9 @@ class GoldLayer:
         finally:
             connection, self._connection = self._connection, None
             connection.close()
-        self._seen = {at: table.version for at, table in tables.items() if table.layer == "bronze"}
+        seen = {at: table.version for at, table in tables.items()}
+        seen |= {("gold", name): at for name, one in self._landed.items() if (at := one.table.version) is not None}
+        self._seen = self._watched(seen)
         return self.status()
 
     def interrupt(self) -> None:
@@ -125,11 +122,17 @@ class GoldLayer:
         if connection is not None:
             connection.interrupt()
 
-    def _wanted(self, tables: Mapping[tuple[str, str], TableSnapshot]) -> list[TableSnapshot]:
-        names = {
-            _table_of(reference.layer, reference.table) for model in self._models for reference in model.references
-        }
-        return [table for at, table in tables.items() if at in names]
+    def _watched(self, versions: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+        mine = {("gold", model.name) for model in self._models}
+        return {at: version for at, version in versions.items() if at in self._wanted or at in mine}
+
+    def _notice_other_writers(self, tables: Mapping[tuple[str, str], TableSnapshot]) -> None:
+        """A table that is not as this process left it is landed anew: it may have got older rows."""
+        for model in self._models:
+            landed, there = self._landed[model.name], tables.get(("gold", model.name))
+            if landed.table.version is not None and (there is None or there.version != landed.table.version):
+                landed.table.forget()
+                landed.inputs = None
 
     def _refresh_model(
         self, connection: DuckDBPyConnection, model: Model, tables: Mapping[tuple[str, str], TableSnapshot]
@@ -142,7 +145,8 @@ class GoldLayer:
                 return
             rows, changed = self._run(connection, model, landed)
         except CatchmentError as error:
-            landed.table, landed.again = None, isinstance(error, Retriable)
+            landed.table.forget()
+            landed.inputs, landed.again = None, isinstance(error, Retriable)
             message = str(error)
             if landed.status.error != message:
                 level = logging.DEBUG if isinstance(error, _NotYet | _Interrupted) else logging.WARNING
@@ -162,7 +166,7 @@ class GoldLayer:
         """What the model's rows depend on: equal inputs give equal rows."""
         versions: list[object] = [model.sql]
         for reference in model.references:
-            table = tables.get(_table_of(reference.layer, reference.table))
+            table = next((tables[at] for at in reference.stored if at in tables), None)
             upstream = self._landed.get(reference.table) if reference.layer == "gold" else None
             if upstream is not None and upstream.digest is not None:
                 versions.append(upstream.digest)
@@ -176,36 +180,22 @@ class GoldLayer:
         return tuple(versions)
 
     def _run(self, connection: DuckDBPyConnection, model: Model, landed: _Landed) -> tuple[int, bool]:
-        name = identifier(model.name)
+        relation = f"main.{identifier(model.name)}"
         with _sql_errors(model):
-            columns = _landable(connection, model)
-            connection.execute(f"CREATE TABLE main.{name} AS SELECT {columns} FROM ({model.sql}\n) AS model")
-            _check_key(connection, model)
-            rows, digest = _digest(connection, model)
-            connection.execute(f"CREATE OR REPLACE VIEW gold.{name} AS FROM main.{name}")
-        changed = self._land(connection, model, landed, digest)
-        landed.digest = digest
-        return rows, changed
+            columns = landable(connection, model.sql)
+            connection.execute(f"CREATE TABLE {relation} AS SELECT {columns} FROM ({model.sql}\n) AS model")
+            check_key(connection, relation, model)
+            found = digest(connection, relation, model)
+            changed = landed.table.land(connection, relation, found)
+            if self._is_read(model):
+                connection.execute(f"CREATE OR REPLACE VIEW gold.{identifier(model.name)} AS FROM {relation}")
+            else:
+                connection.execute(f"DROP TABLE {relation}")
+        landed.digest = found.unordered
+        return found.rows, changed
 
-    def _land(self, connection: DuckDBPyConnection, model: Model, landed: _Landed, digest: str) -> bool:
-        from catchment.lakehouse.commit import open_or_create
-        from catchment.lakehouse.commit import replace as replace_rows
-
-        def rows() -> pa.Table:
-            return connection.execute(f"FROM main.{identifier(model.name)}").to_arrow_table()
-
-        if landed.table is None:
-            at, schema = ("gold", model.name), rows().schema
-            landed.table = open_or_create(self._catalog, at, schema, {}, snapshots_kept=SNAPSHOTS_KEPT, owns_data=True)
-        if landed.table.metadata.properties.get(DIGEST_PROPERTY) == digest:
-            return False
-        properties = {
-            DIGEST_PROPERTY: digest,
-            KEY_PROPERTY: json.dumps(model.key),
-            "comment": model.description,
-        }
-        replace_rows(self._catalog, landed.table, rows(), properties)
-        return True
+    def _is_read(self, model: Model) -> bool:
+        return any(("gold", model.name) in reference.stored for one in self._models for reference in one.references)
 
 
 def refresh(models: Sequence[Model], catalog: Catalog) -> dict[str, int]:
@@ -215,89 +205,6 @@ def refresh(models: Sequence[Model], catalog: Catalog) -> dict[str, int]:
     if failed:
         raise ConfigError("Gold models failed. " + " ".join(failed))
     return {name: one.rows or 0 for name, one in status.items()}
-
-
-def _table_of(layer: str, table: str) -> tuple[str, str]:
-    """Where the rows of a reference come from: `current` is made of bronze."""
-    return ("bronze" if layer == "current" else layer, table)
-
-
-def _landable(connection: DuckDBPyConnection, model: Model) -> str:
-    """The model's columns, cast to types that Iceberg has."""
-    import duckdb
-
-    columns = []
-    for name, kind, *_ in connection.execute(f"DESCRIBE {model.sql}").fetchall():
-        target = _landed_type(duckdb.sqltype(kind))
-        quoted = identifier(name)
-        columns.append(quoted if target == kind else f"CAST({quoted} AS {target}) AS {quoted}")
-    return ", ".join(columns)
-
-
-def _landed_type(kind: DuckDBPyType) -> str:
-    """The type a column lands as. What Iceberg v2, or an engine that reads it, does not have becomes text."""
-    if kind.id in _WIDENED:
-        return _WIDENED[kind.id]
-    if kind.id == "decimal" or kind.id in _KEPT:
-        return str(kind)
-    children = {name: _landed_type(child) for name, child in _children(kind)}
-    if kind.id == "list":
-        return f"{children['child']}[]"
-    if kind.id == "map":
-        return f"MAP({children['key']}, {children['value']})"
-    if kind.id == "struct":
-        return f"STRUCT({', '.join(f'{identifier(name)} {child}' for name, child in children.items())})"
-    return "VARCHAR"
-
-
-def _children(kind: DuckDBPyType) -> Iterator[tuple[str, DuckDBPyType]]:
-    from duckdb.sqltypes import DuckDBPyType
-
-    if kind.id in ("list", "map", "struct"):
-        for name, child in kind.children:
-            if isinstance(child, DuckDBPyType):
-                yield name, child
-
-
-_KEPT = frozenset(
-    ("boolean", "integer", "bigint", "float", "double", "blob", "date", "timestamp", "timestamp with time zone")
-)
-_WIDENED = {
-    "tinyint": "INTEGER",
-    "smallint": "INTEGER",
-    "utinyint": "INTEGER",
-    "usmallint": "INTEGER",
-    "uinteger": "BIGINT",
-    "ubigint": "DECIMAL(20,0)",
-    "hugeint": "DECIMAL(38,0)",
-    "uhugeint": "DECIMAL(38,0)",
-    "timestamp_s": "TIMESTAMP",
-    "timestamp_ms": "TIMESTAMP",
-    "timestamp_ns": "TIMESTAMP",
-}
-
-
-def _check_key(connection: DuckDBPyConnection, model: Model) -> None:
-    if not model.key:
-        return
-    key = ", ".join(identifier(column) for column in model.key)
-    query = f"SELECT count(*) FROM (FROM main.{identifier(model.name)} SELECT {key} GROUP BY ALL HAVING count(*) > 1)"
-    repeated = connection.execute(query).fetchall()[0][0]
-    if repeated:
-        raise ConfigError(
-            f"{model.file.name}: {repeated} values of its key ({', '.join(model.key)}) have several rows. Correct "
-            "the query, or the `key` header."
-        )
-
-
-def _digest(connection: DuckDBPyConnection, model: Model) -> tuple[int, str]:
-    """How many rows there are, and a text that is equal for the same rows in the same order."""
-    table = f"main.{identifier(model.name)}"
-    columns = connection.execute(f"DESCRIBE {table}").fetchall()
-    row = "rowid, " + ", ".join(identifier(column[0]) for column in columns)
-    rows, total = connection.execute(f"SELECT count(*), sum(hash({row})::HUGEINT)::VARCHAR FROM {table}").fetchall()[0]
-    text = json.dumps([[column[:2] for column in columns], rows, total, model.key, model.description])
-    return int(rows), hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager
