@@ -29,11 +29,11 @@ def names(text: str) -> frozenset[str]:
 LAYERS: Mapping[str, frozenset[str]] = {
     "contracts": names(
         "change schema errors progress telemetry clock failpoint component finding document document_errors "
-        "lakehouse.config sources.base sinks.base transforms.base"
+        "lakehouse.config sources.base sources.verification sinks.base transforms.base"
     ),
     "components": names("sources transforms formats sinks checkpoint lakehouse quality"),
     "pipeline": names("pipeline ledger"),
-    "assembly": names("config config_errors config_schema registry beside validation pipeline_status"),
+    "assembly": names("config config_errors config_schema registry beside validation pipeline_status verify"),
     "programs": names("cli demo aws spark dashboard"),
 }
 """From the bottom up. A module belongs to the longest of these names that it begins with."""

@@ -17,6 +17,7 @@ from catchment.cli.run import run
 from catchment.cli.schema import schema
 from catchment.cli.status import status
 from catchment.cli.validate import validate
+from catchment.cli.verify import verify
 from catchment.errors import CatchmentError
 
 EXITS = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
@@ -54,6 +55,7 @@ app.command(epilog="Example: catchment status pipeline.yaml --json")(status)
 app.command(epilog='Example: catchment query pipeline.yaml "SELECT * FROM current.orders LIMIT 10" --format json')(
     query
 )
+app.command(epilog="Example: catchment verify pipeline.yaml orders --deep")(verify)
 app.command(epilog="Example: catchment remove pipeline.yaml --table public.orders")(remove)
 app.command(epilog="Example: catchment schema > pipeline.schema.json")(schema)
 app.add_typer(generate.app, name="generate")

@@ -14,6 +14,7 @@ from catchment.sources.administration import Removal, Retention
 
 if TYPE_CHECKING:
     from catchment.sources.base import Source
+    from catchment.sources.verification import SourceVerification
 
 
 def _pattern(pattern: str) -> str:
@@ -97,3 +98,9 @@ class PostgresSourceConfig(ComponentConfig):
         from catchment.sources.postgres.retention import ask_retention
 
         return ask_retention(self, context.pipeline)
+
+    def verification(self, context: BuildContext) -> SourceVerification:
+        """The server's tables at exact points, for comparing them with the lake."""
+        from catchment.sources.postgres.verification import PostgresVerification
+
+        return PostgresVerification(self, context)
