@@ -15,6 +15,8 @@ from catchment.cli.query import query
 from catchment.cli.remove import remove
 from catchment.cli.run import run
 from catchment.cli.schema import schema
+from catchment.cli.serve import serve
+from catchment.cli.snapshots import snapshots
 from catchment.cli.status import status
 from catchment.cli.validate import validate
 from catchment.cli.verify import verify
@@ -56,6 +58,8 @@ app.command(epilog='Example: catchment query pipeline.yaml "SELECT * FROM curren
     query
 )
 app.command(epilog="Example: catchment verify pipeline.yaml orders --deep")(verify)
+app.command(epilog="Example: catchment snapshots pipeline.yaml silver.orders")(snapshots)
+app.command(epilog="Example: catchment serve pipeline.yaml --port 8181")(serve)
 app.command(epilog="Example: catchment remove pipeline.yaml --table public.orders")(remove)
 app.command(epilog="Example: catchment schema > pipeline.schema.json")(schema)
 app.add_typer(generate.app, name="generate")
