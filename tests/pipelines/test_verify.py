@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import os
 import random
+import signal
 import subprocess
+import threading
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from catchment import config
+from catchment.errors import SourceUnavailable
+from catchment.lakehouse.catalog import load_catalog
+from catchment.sources.postgres import verification as source
+from catchment.sources.postgres.verification import PostgresVerification
+from catchment.verify import verification
+from catchment.verify.lake import Lake
 from catchment.verify.report import Outcome, TableResult, Verdict
 from catchment.verify.verification import Verification
 from pipelines import workload
-from pipelines.lake import catch_up, start, wait_for, write_pipeline
+from pipelines.lake import COMMAND, catch_up, run, start, wait_for, write_pipeline
 from pipelines.workload import Workload
 
 
@@ -89,3 +103,280 @@ def test_there_is_no_false_alarm_while_changes_go_on(database: str, tmp_path: Pa
         process.terminate()
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
+
+
+def rewrite(pipeline: Path, table: str, change: Any) -> None:
+    """Replace a table of the lake by what `change` makes of its rows, behind everybody's back."""
+    loaded = config.load(pipeline)
+    damaged = load_catalog(loaded.lakehouse.catalog, loaded.directory).load_table(table)
+    damaged.overwrite(change(damaged.scan().to_arrow()))
+
+
+def damage(rows: pa.Table) -> pa.Table:
+    """Without account 7, with another name for 9, with an account 100001, and with 12 twice."""
+    after = rows["after"].combine_chunks()
+    ids = after.field("id")
+    names = pc.if_else(pc.equal(ids, 9), "another", after.field("name"))
+    fields = [names if one.name == "name" else after.field(one.name) for one in after.type]
+    index = rows.schema.get_field_index("after")
+    changed = rows.set_column(index, "after", pa.StructArray.from_arrays(fields, fields=list(after.type)))
+    added = changed.filter(pc.equal(ids, 10))
+    extra = added["after"].combine_chunks()
+    fields = [pa.array([100001], pa.int64()) if one.name == "id" else extra.field(one.name) for one in extra.type]
+    added = added.set_column(index, "after", pa.StructArray.from_arrays(fields, fields=list(extra.type)))
+    return pa.concat_tables([changed.filter(pc.not_equal(ids, 7)), added])
+
+
+@pytest.mark.parametrize("deep", [True, False], ids=["deep", "sampled"])
+def test_a_damaged_lake_is_told_by_exactly_the_damaged_keys(database_18: str, tmp_path: Path, deep: bool) -> None:
+    workload.set_up(database_18)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    rewrite(pipeline, "bronze.accounts", damage)
+
+    found = only(verify(pipeline, "accounts", deep=deep))
+
+    assert found.outcome is Outcome.DIFFERENT
+    assert (found.missing.count, list(found.missing.named)) == (1, [{"id": "7"}])
+    assert (found.extra.count, list(found.extra.named)) == (1, [{"id": "100001"}])
+    assert (found.different.count, list(found.different.named)) == (1, [{"id": "9"}])
+    assert found.columns == {"name": 1}
+    assert "another" not in repr(found)
+
+
+ODD = (
+    "CREATE TABLE odd (day date, amount numeric(6,2), name text, code char(4), at timestamptz, ratio float8,"
+    " small real, raw bytea, anything numeric, PRIMARY KEY (day, amount, name, code))",
+    "INSERT INTO odd VALUES ('infinity', 'NaN', '', 'a', 'infinity', 'NaN', 'NaN', '\\x00ff', 'NaN')",
+    "INSERT INTO odd VALUES ('-infinity', -0.01, 'x''y', 'a', '-infinity', '-0', '-0', '', -1.50)",
+    "INSERT INTO odd VALUES ('0044-03-15 BC', 9999.99, 'ä', 'a', '2024-02-29 12:00:00.000001+00', 0, 0, NULL, NULL)",
+    "INSERT INTO odd VALUES ('2024-01-01', 0, 'NULL', 'a', '294276-12-31 23:59:59+00', 1e-300, 1e-30, '\\x41', 1e30)",
+)
+
+
+def test_values_that_no_type_holds_and_keys_of_every_kind_are_equal(database: str, tmp_path: Path) -> None:
+    run_sql(database, *ODD)
+    pipeline = write_pipeline(tmp_path, database)
+    catch_up(pipeline)
+    assert only(verify(pipeline)).outcome is Outcome.EQUAL
+
+    run_sql(database, *(one.replace("'a'", "'b'") for one in ODD[1:]), "UPDATE odd SET at = '-infinity'")
+    catch_up(pipeline)
+    found = only(verify(pipeline))
+    assert found.outcome is Outcome.EQUAL, found
+    assert found.lake_rows == 8
+
+    run_sql(database, "UPDATE odd SET ratio = 0 WHERE ratio = 0")
+    found = only(verify(pipeline))
+    assert found.outcome is Outcome.EQUAL, found
+
+
+def test_a_redacted_key_is_named_by_its_hash(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 20)
+    pipeline = write_pipeline(tmp_path, database_18)
+    secret = "0123456789abcdef"
+    rule = f'transforms:\n  - {{type: hash, columns: ["*.accounts.id", "*.name"], secret: "{secret}"}}\n'
+    pipeline.write_text(pipeline.read_text() + rule)
+    catch_up(pipeline)
+    assert verify(pipeline).outcome is Outcome.EQUAL
+
+    hashed = [hmac.new(secret.encode(), key, hashlib.sha256).hexdigest() for key in (b"7", b"9")]
+    rewrite(pipeline, "bronze.accounts", lambda rows: rows.filter(pc.not_equal(id_of(rows), hashed[0])))
+    found = only(verify(pipeline, "accounts"))
+    assert list(found.missing.named) == [{"id": hashed[0]}]
+    assert (found.extra.count, found.different.count) == (0, 0)
+
+
+def id_of(rows: pa.Table) -> pa.Array:
+    return rows["after"].combine_chunks().field("id")
+
+
+def test_rows_from_before_a_column_with_a_default_are_found_and_explained(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 20)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    run_sql(
+        database_18,
+        "ALTER TABLE accounts ADD level int NOT NULL DEFAULT 3, ADD remark text",
+        "UPDATE accounts SET balance = 0 WHERE id <= 5",
+    )
+    catch_up(pipeline)
+
+    found = only(verify(pipeline, "accounts"))
+
+    assert found.different.count == 15
+    assert found.columns == {"level": 15}
+    assert "level was added with a default" in found.notes[0]
+
+
+def test_a_column_that_changed_its_type_raises_no_alarm(database: str, tmp_path: Path) -> None:
+    workload.set_up(database, 20)
+    pipeline = write_pipeline(tmp_path, database)
+    catch_up(pipeline)
+    run_sql(
+        database,
+        "ALTER TABLE accounts ALTER balance TYPE text",
+        "UPDATE accounts SET balance = 'none' WHERE id <= 5",
+        "UPDATE accounts SET balance = NULL WHERE id = 6",
+    )
+    assert only(verify(pipeline, "accounts")).outcome is Outcome.EQUAL
+    catch_up(pipeline)
+    assert only(verify(pipeline, "accounts")).outcome is Outcome.EQUAL
+
+
+def test_what_cannot_be_compared_says_why(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 20)
+    run_sql(
+        database_18,
+        "CREATE TABLE keyless (a int)",
+        "CREATE TABLE whole (a int)",
+        "ALTER TABLE whole REPLICA IDENTITY FULL",
+        "INSERT INTO whole VALUES (1)",
+    )
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    run_sql(database_18, "CREATE TABLE later (a int PRIMARY KEY)")
+
+    verdict = verify(pipeline)
+
+    assert verdict.outcome is Outcome.UNSETTLED
+    found = {one.table: (one.outcome, one.reason or "") for one in verdict.tables}
+    assert found["public.accounts"] == (Outcome.EQUAL, "")
+    assert found["public.keyless"][0] is Outcome.SKIPPED
+    assert "replica identity" in found["public.keyless"][1]
+    assert found["public.whole"][0] is Outcome.SKIPPED
+    assert "no primary key" in found["public.whole"][1]
+    assert found["public.later"][0] is Outcome.UNSETTLED
+    assert "not finished" in found["public.later"][1]
+
+
+def test_a_truncate_that_the_lake_has_not_seen_yet_is_reckoned_with(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    run_sql(database_18, "TRUNCATE events", "INSERT INTO events VALUES (1, 1, now(), 'after')")
+    found = only(verify(pipeline, "public.events"))
+    assert (found.outcome, found.source_rows, found.lake_rows) == (Outcome.EQUAL, 1, 1)
+
+
+def test_a_lake_that_is_far_behind_says_so(database_18: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workload.set_up(database_18)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    run_sql(database_18, "UPDATE accounts SET balance = 0")
+    monkeypatch.setattr(verification, "PULLED_BYTES", 1000)
+    found = only(verify(pipeline, "accounts"))
+    assert found.outcome is Outcome.UNSETTLED
+    assert "--until-caught-up" in str(found.reason)
+
+
+def test_an_open_transaction_is_not_waited_for_without_end(
+    database_18: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload.set_up(database_18)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    monkeypatch.setattr(source, "SLOT_SECONDS", 0.5)
+    monkeypatch.setattr(verification, "ATTEMPTS", 1)
+    with psycopg.connect(database_18) as connection:
+        connection.execute("UPDATE accounts SET balance = 0 WHERE id = 1")
+        found = only(verify(pipeline, "accounts"))
+    assert found.outcome is Outcome.UNSETTLED
+    assert "transaction" in str(found.reason)
+
+
+def test_verify_gives_way_to_who_waits_for_a_table(
+    database_18: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload.set_up(database_18)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    verification_of_source = PostgresVerification(config.load(pipeline).source, config.load(pipeline).context)  # type: ignore[arg-type]
+    held = Lake(config.load(pipeline)).held()
+    verification_of_source.tables(held)
+    with verification_of_source.point(["public.accounts"], held, 60.0) as point:
+        rows = sum(len(batch) for _, batch in point.rows("public.accounts", [0]))
+        assert rows > 0
+        altering = threading.Thread(target=run_sql, args=(database_18, "ALTER TABLE accounts ADD more int"))
+        altering.start()
+        altering.join(timeout=30)
+        assert not altering.is_alive()
+        with pytest.raises(SourceUnavailable, match="waits to alter"):
+            point.chunks("public.accounts")
+    verification_of_source.close()
+
+
+def test_a_point_is_not_held_for_longer_than_allowed(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    loaded = config.load(pipeline)
+    of_source = PostgresVerification(loaded.source, loaded.context)  # type: ignore[arg-type]
+    held = Lake(loaded).held()
+    of_source.tables(held)
+    with of_source.point(["public.accounts"], held, 0.1) as point:
+        wait_for(lambda: sessions(database_18) <= 1, what="the point's end")
+        with pytest.raises(SourceUnavailable, match="--timeout"):
+            list(point.rows("public.accounts", [0]))
+    of_source.close()
+
+
+def sessions(dsn: str) -> int:
+    """Sessions of verify that are inside a transaction, or at a slot."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%verify%'"
+            " AND datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_verify_that_is_ended_leaves_nothing_at_the_source(
+    database_18: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    workload.set_up(database_18)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    with psycopg.connect(database_18) as connection:
+        # The slot waits for this transaction: verify is caught in the middle.
+        connection.execute("UPDATE accounts SET balance = 0 WHERE id = 1")
+        process = subprocess.Popen([*COMMAND, "verify", str(pipeline)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for(lambda: slots(database_18) == 1, what="the temporary slot")
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == (130 if number is signal.SIGINT else -number), err
+    wait_for(lambda: slots(database_18) == 0, what="the end of the temporary slot")
+    wait_for(lambda: sessions(database_18) == 0, what="the end of its sessions")
+
+
+def slots(dsn: str) -> int:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_replication_slots WHERE temporary").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_the_command_tells_by_its_exit_code_and_names_no_value(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 20)
+    pipeline = write_pipeline(tmp_path, database_18)
+    early = run("verify", str(pipeline))
+    assert early.returncode == 2
+    assert "catchment run" in early.stderr
+    catch_up(pipeline)
+    equal = run("verify", str(pipeline), "--json")
+    assert equal.returncode == 0, equal.stderr
+    assert json.loads(equal.stdout)["outcome"] == "equal"
+
+    rewrite(pipeline, "bronze.accounts", damage)
+    different = run("verify", str(pipeline), "accounts", "--deep")
+    assert different.returncode == 1, different.stderr
+    assert "missing in the lake: (id=7)" in different.stdout
+    assert "different: (id=9)" in different.stdout
+    assert "columns that differ: name" in different.stdout
+    assert "another" not in different.stdout + different.stderr
+
+    unknown = run("verify", str(pipeline), "account")
+    assert unknown.returncode == 2
+    assert "public.accounts" in unknown.stderr
