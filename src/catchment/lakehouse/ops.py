@@ -117,6 +117,24 @@ requests_table = Table(
     Column("ended_at", Float),
 )
 """What commands asked of the process that runs the pipeline; see `requests`."""
+quality_results_table = Table(
+    "ops_quality_results",
+    _metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("pipeline", _name, nullable=False, index=True),
+    Column("judged_at", Float, nullable=False),
+    Column("judged_by", _name, nullable=False),
+    Column("table", _name, nullable=False),
+    Column("rule", _name, nullable=False),
+    Column("type", _name, nullable=False),
+    Column("severity", _name, nullable=False),
+    Column("status", _name, nullable=False),
+    Column("row_count", Integer),
+    Column("broken", Integer),
+    Column("quarantined", Integer, nullable=False),
+    Column("said", Text, nullable=False),
+)
+"""What suites of quality rules found; see `quality.results`."""
 
 
 @dataclass(frozen=True, slots=True)

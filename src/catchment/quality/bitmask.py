@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catchment.lakehouse.sql import identifier
-from catchment.quality.condition import UNREPRESENTABLE, Unfit, broken, constants
+from catchment.quality.condition import UNREPRESENTABLE, Unfit, broken, constants, resolved, types_of
 from catchment.quality.config import Expression, Severity
 from catchment.quality.expression import judge
 from catchment.quality.rules import Rule, TableRules
@@ -39,7 +39,7 @@ class RowRules:
         self.skipped = dict(skipped)
         self._rules = tuple(rules)
         self._schema = schema
-        self._columns = sorted({_resolved(schema, name) for rule in rules for name in rule.columns()})
+        self._columns = sorted({resolved(schema, name) for rule in rules for name in rule.columns()})
         self._may_keep_text = UNREPRESENTABLE in schema.names
         self._judge = judge() if rules else None
         self._plain = _query(rules, schema, kept_as_text=False)
@@ -58,7 +58,7 @@ class RowRules:
         with judge() as connection:
             for rule in rules.row_rules:
                 try:
-                    _check(connection, rule, schema, spellings)
+                    fit(connection, rule, schema, spellings)
                 except Unfit as reason:
                     skipped[rule.name] = str(reason)
                     log.warning("%s: rule %s of %s is not judged: %s.", rule.place, rule.name, rule.table, reason)
@@ -102,10 +102,10 @@ class RowRules:
             self._judge.close()
 
 
-def _check(connection: duckdb.DuckDBPyConnection, rule: Rule, schema: pa.Schema, spellings: dict[str, str]) -> None:
+def fit(connection: duckdb.DuckDBPyConnection, rule: Rule, schema: pa.Schema, spellings: dict[str, str]) -> None:
     """Raise `Unfit` unless the rule can be judged on rows of this schema, together with those checked before."""
-    types = _types(rule, schema)
-    names = list(dict.fromkeys(_resolved(schema, name) for name in types))
+    types = types_of(rule.columns(), schema)
+    names = list(dict.fromkeys(resolved(schema, name) for name in types))
     for name in names:
         if spellings.setdefault(name.lower(), name) != name:
             raise Unfit(f"{name} and {spellings[name.lower()]} differ in case only, which DuckDB does not tell apart")
@@ -127,21 +127,9 @@ def _check(connection: duckdb.DuckDBPyConnection, rule: Rule, schema: pa.Schema,
         connection.unregister("judged")
 
 
-def _types(rule: Rule, schema: pa.Schema) -> dict[str, pa.DataType]:
-    return {name: schema.field(_resolved(schema, name)).type for name in rule.columns()}
-
-
-def _resolved(schema: pa.Schema, name: str) -> str:
-    """The column that a rule means: by its name, else (in expressions) the only one that is alike but for the case."""
-    alike = [name] if name in schema.names else [one for one in schema.names if one.lower() == name.lower()]
-    if len(alike) != 1:
-        raise Unfit(f"there is no column {name}" if not alike else f"{name} may be any of {', '.join(alike)}")
-    return str(alike[0])
-
-
 def _query(rules: Sequence[Rule], schema: pa.Schema, *, kept_as_text: bool) -> str:
     words = [
-        f"CASE WHEN {broken(rule.check, _types(rule, schema), kept_as_text=kept_as_text)} "
+        f"CASE WHEN {broken(rule.check, types_of(rule.columns(), schema), kept_as_text=kept_as_text)} "
         f"THEN {1 << bit}::UBIGINT ELSE 0::UBIGINT END"
         for bit, rule in enumerate(rules)
     ]

@@ -8,7 +8,7 @@ breaks it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
@@ -24,6 +24,19 @@ UNREPRESENTABLE = "_unrepresentable"
 
 class Unfit(Exception):
     """A rule that cannot be judged on a table of this schema; the message says why."""
+
+
+def resolved(schema: pa.Schema, name: str) -> str:
+    """The column that a rule means: by its name, else (in expressions) the only one that is alike but for the case."""
+    alike = [name] if name in schema.names else [one for one in schema.names if one.lower() == name.lower()]
+    if len(alike) != 1:
+        raise Unfit(f"there is no column {name}" if not alike else f"{name} may be any of {', '.join(alike)}")
+    return str(alike[0])
+
+
+def types_of(names: Iterable[str], schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The types of these columns. Raises `Unfit` when one is not there."""
+    return {name: schema.field(resolved(schema, name)).type for name in names}
 
 
 def broken(check: RuleConfig, types: Mapping[str, pa.DataType], *, kept_as_text: bool) -> str:
