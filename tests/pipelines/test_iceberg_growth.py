@@ -13,7 +13,9 @@ from pyiceberg.table.update import update_table_metadata
 
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import load_catalog
+from catchment.lakehouse.commit import commit_alone
 from catchment.lakehouse.manifests import FAN_OUT
+from catchment.lakehouse.snapshots_kept import HOUR_MS
 from catchment.lakehouse.table import METADATA_FILES_KEPT, Change, LakeTable
 from pipelines import iceberg_writer as writer
 
@@ -111,6 +113,25 @@ def test_metadata_is_what_pyiceberg_makes_of_the_same_updates(tmp_path: Path) ->
         for requirement in draft.requirements:
             requirement.validate(before)
     sink.close()
+    catalog.close()
+
+
+def test_an_expiry_is_what_pyiceberg_makes_of_the_same_update(tmp_path: Path) -> None:
+    flush_each(tmp_path, 0, 4)
+    catalog = load_catalog(writer.lakehouse().catalog, tmp_path)
+    table = LakeTable.load(catalog, ("bronze", "both"), snapshot_hours=1.0)
+    last = table.metadata.snapshots[-1]
+    assert table.draft_expiry(last.timestamp_ms) is None
+    draft = table.draft_expiry(last.timestamp_ms + 2 * HOUR_MS)
+    assert draft is not None
+    theirs = update_table_metadata(table.metadata, draft.updates, metadata_location=table.metadata_location)
+    ours = draft.metadata
+    assert [one.snapshot_id for one in ours.snapshots] == [last.snapshot_id]
+    assert ours.model_dump(exclude={"last_updated_ms"}) == theirs.model_dump(exclude={"last_updated_ms"})
+    commit_alone(catalog, draft)
+    assert writer.rows(tmp_path, "both") == writer.expected("both", 4)
+    names = {one.manifest_list for one in both(catalog).metadata.snapshots}
+    assert {f"file://{path}" for path in (tmp_path / "lake/warehouse/bronze/both/metadata").glob("snap-*")} == names
     catalog.close()
 
 

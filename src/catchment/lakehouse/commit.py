@@ -177,16 +177,23 @@ def open_or_create(
     properties: dict[str, str],
     *,
     snapshots_kept: int = 100,
+    snapshot_hours: float | None = None,
     owns_data: bool = False,
 ) -> LakeTable:
     """The table, made with this schema if there is none."""
+
+    def load() -> LakeTable:
+        return LakeTable.load(
+            catalog, identifier, snapshots_kept=snapshots_kept, snapshot_hours=snapshot_hours, owns_data=owns_data
+        )
+
     with contextlib.suppress(NoSuchTableError, NoSuchNamespaceError):
-        return LakeTable.load(catalog, identifier, snapshots_kept=snapshots_kept, owns_data=owns_data)
+        return load()
     catalog.create_namespace_if_not_exists(identifier[:-1])
     # Another process may make it at this moment: then ours is the loader's part.
     with contextlib.suppress(TableAlreadyExistsError):
         _create(catalog, identifier, schema, {**TABLE_PROPERTIES, **properties})
-    return LakeTable.load(catalog, identifier, snapshots_kept=snapshots_kept, owns_data=owns_data)
+    return load()
 
 
 def _create(catalog: Catalog, identifier: tuple[str, ...], schema: pa.Schema, properties: dict[str, str]) -> None:

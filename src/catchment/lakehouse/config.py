@@ -35,8 +35,9 @@ class MaintenanceConfig(ComponentConfig):
     """Small data files are made into files of about this size."""
     dead_row_percent: float = Field(default=25.0, gt=0, lt=100)
     """Once so much of a silver table's rows are dead, the files with the most of them are written anew."""
-    snapshot_hours: float = Field(default=24.0, ge=0)
-    """How far time travel reaches: the sink's last `snapshots_kept` commits, and before those one snapshot an hour."""
+    snapshot_hours: float = Field(default=6.0, ge=0)
+    """How far time travel reaches: the last `snapshots_kept` commits, before those one snapshot an hour, none older.
+    0 keeps the last `snapshots_kept` commits, however old they are."""
     orphan_hours: float = Field(default=24.0, ge=1)
     """Files that no snapshot names are deleted once they are so old."""
     bronze_retention_days: float | None = Field(default=None, gt=0)

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
@@ -43,6 +44,7 @@ from pyiceberg.table.update import (
 
 from catchment.errors import SinkRefused
 from catchment.lakehouse.manifests import ManifestDraft, Manifests
+from catchment.lakehouse.snapshots_kept import SnapshotsKept
 from catchment.lakehouse.storage import storage, writing
 
 METADATA_FILES_KEPT = 10
@@ -100,8 +102,19 @@ class Draft:
 class LakeTable:
     """A table that this process alone writes."""
 
-    def __init__(self, table: Table, *, snapshots_kept: int = SNAPSHOTS_KEPT, owns_data: bool = False) -> None:
-        """owns_data: data files that no kept snapshot has any more are deleted (tables replaced whole)."""
+    def __init__(
+        self,
+        table: Table,
+        *,
+        snapshots_kept: int = SNAPSHOTS_KEPT,
+        snapshot_hours: float | None = None,
+        owns_data: bool = False,
+    ) -> None:
+        """snapshots_kept, snapshot_hours: see `SnapshotsKept`.
+
+        owns_data: data files that no kept snapshot has any more are deleted with it (tables replaced whole);
+        those of other tables are maintenance's to delete.
+        """
         if table.metadata.format_version != 2:
             raise SinkRefused(f"Table {'.'.join(table.name())} has format v{table.metadata.format_version}, not v2.")
         if len(table.spec().fields):
@@ -110,7 +123,7 @@ class LakeTable:
         self.metadata: TableMetadata = table.metadata
         self.metadata_location = table.metadata_location
         self.storage = storage(table.io, table.metadata.location)
-        self._kept = max(1, snapshots_kept)
+        self._keeping = SnapshotsKept(snapshots_kept, snapshot_hours)
         self._owns_data = owns_data
         self._paths: dict[int, frozenset[str]] = {}
         self._locations = table.location_provider()
@@ -124,10 +137,16 @@ class LakeTable:
         identifier: tuple[str, ...],
         *,
         snapshots_kept: int = SNAPSHOTS_KEPT,
+        snapshot_hours: float | None = None,
         owns_data: bool = False,
     ) -> LakeTable:
         """The table as the catalog has it now. Raises PyIceberg's NoSuchTableError."""
-        return cls(catalog.load_table(identifier), snapshots_kept=snapshots_kept, owns_data=owns_data)
+        return cls(
+            catalog.load_table(identifier),
+            snapshots_kept=snapshots_kept,
+            snapshot_hours=snapshot_hours,
+            owns_data=owns_data,
+        )
 
     @property
     def name(self) -> str:
@@ -169,7 +188,7 @@ class LakeTable:
                 "schema-id": layout.current_schema_id,
             }
         )
-        expired = self._expired(snapshot)
+        expired = self._expired(snapshot, snapshot.timestamp_ms)
         after = self.manifests.replaced_by(manifests, drafting.entries)
         metadata = _advance(
             layout, snapshot, expired, change.properties, self.metadata_location, before.last_updated_ms
@@ -184,6 +203,27 @@ class LakeTable:
             written=tuple(written),
             added=tuple(file.file_path for file in (*change.files, *change.deletes)),
             garbage=tuple(self._garbage(expired, after)),
+        )
+
+    def draft_expiry(self, now_ms: int) -> Draft | None:
+        """A commit that only lets go of snapshots, for a table that others no longer are made of; None without one.
+
+        now_ms: epoch milliseconds, by which they are too old.
+        """
+        current = self.metadata.current_snapshot()
+        expired = self._expired(current, now_ms) if current is not None else []
+        if current is None or not expired:
+            return None
+        return Draft(
+            table=self,
+            snapshot=current,
+            manifests=self.manifests,
+            requirements=self._requirements(None),
+            updates=(_removal(expired),),
+            metadata=_without(self.metadata, expired, self.metadata_location),
+            written=(),
+            added=(),
+            garbage=tuple(self._garbage(expired, self.manifests)),
         )
 
     def write_metadata(self, draft: Draft) -> str:
@@ -235,18 +275,18 @@ class LakeTable:
             return Summary(operation=Operation.REPLACE, **summary.additional_properties)
         return summary
 
-    def _expired(self, new: Snapshot) -> list[Snapshot]:
-        """The oldest snapshots beyond what is kept, except those that a branch or tag names."""
+    def _expired(self, new: Snapshot, now_ms: int) -> list[Snapshot]:
+        """Snapshots beyond what is kept, except those that a branch or tag names."""
         named = {ref.snapshot_id for name, ref in self.metadata.refs.items() if name != MAIN_BRANCH}
-        ours = sorted(self.metadata.snapshots, key=lambda one: one.sequence_number or 0)
-        surplus = len(ours) + 1 - self._kept
-        return [one for one in ours[: max(0, surplus)] if one.snapshot_id not in named]
+        before = [one for one in self.metadata.snapshots if one.snapshot_id != new.snapshot_id]
+        ours = [*sorted(before, key=lambda one: one.sequence_number or 0), new]
+        return [one for one in self._keeping.expired(ours, now_ms) if one.snapshot_id not in named]
 
     def _garbage(self, expired: Sequence[Snapshot], after: Manifests) -> list[str]:
         """What only expired snapshots need.
 
-        History is linear and a manifest never comes back: one that the oldest kept snapshot does not have,
-        and no older named one, is in no later one either.
+        While history is linear a manifest never comes back: one that the next kept snapshot does not have, and
+        no older one, is in no later one either. After a rollback every kept snapshot is asked.
         """
         if not expired:
             return []
@@ -254,9 +294,10 @@ class LakeTable:
         last = max(one.sequence_number or 0 for one in expired)
         kept = [one for one in self.metadata.snapshots if one.snapshot_id not in gone]
         following = sorted((s for s in kept if (s.sequence_number or 0) > last), key=lambda s: s.sequence_number or 0)
-        needed = [s for s in kept if (s.sequence_number or 0) < last] + following[:1]
+        linear = _is_linear(self.metadata.snapshots)
+        needed = [s for s in kept if (s.sequence_number or 0) < last] + following[: 1 if linear else None]
         in_use = frozenset[str]().union(*(self._manifest_paths(one) for one in needed))
-        if not following:
+        if not following or not linear:
             in_use |= after.paths
         dead = frozenset[str]().union(*(self._manifest_paths(one) for one in expired)) - in_use
         garbage = [one.manifest_list for one in expired] + sorted(dead)
@@ -294,10 +335,20 @@ def _updates(snapshot: Snapshot, expired: Sequence[Snapshot], change: Change) ->
     main = {"ref-name": MAIN_BRANCH, "type": "branch", "snapshot-id": snapshot.snapshot_id}
     updates.append(SetSnapshotRefUpdate.model_validate(main))
     if expired:
-        updates.append(RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [one.snapshot_id for one in expired]}))
+        updates.append(_removal(expired))
     if change.properties:
         updates.append(SetPropertiesUpdate(updates=dict(change.properties)))
     return tuple(updates)
+
+
+def _removal(expired: Sequence[Snapshot]) -> RemoveSnapshotsUpdate:
+    return RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [one.snapshot_id for one in expired]})
+
+
+def _is_linear(snapshots: Sequence[Snapshot]) -> bool:
+    """Is each snapshot made of the one before it, as far as that is still there?"""
+    ours = sorted(snapshots, key=lambda one: one.sequence_number or 0)
+    return all(one.parent_snapshot_id in (None, before.snapshot_id) for before, one in pairwise(ours))
 
 
 def _with_schema(metadata: TableMetadata, schema: Schema) -> TableMetadata:
@@ -333,8 +384,6 @@ def _advance(
     )
     log = [one for one in (*metadata.snapshot_log, entry) if one.snapshot_id not in gone]
     main = SnapshotRef.model_validate({"snapshot-id": snapshot.snapshot_id, "type": "branch"})
-    previous = MetadataLogEntry.model_validate({"metadata-file": location, "timestamp-ms": updated_ms})
-    kept = int(metadata.properties.get("write.metadata.previous-versions-max", METADATA_FILES_KEPT))
     return metadata.model_copy(
         update={
             "last_updated_ms": snapshot.timestamp_ms,
@@ -344,6 +393,30 @@ def _advance(
             "snapshot_log": log,
             "refs": {**metadata.refs, MAIN_BRANCH: main},
             "properties": {**metadata.properties, **properties},
-            "metadata_log": [*metadata.metadata_log, previous][-max(1, kept) :],
+            "metadata_log": _log(metadata, location, updated_ms),
         }
     )
+
+
+def _without(metadata: TableMetadata, expired: Sequence[Snapshot], location: str) -> TableMetadata:
+    """The metadata less these snapshots, none of which is current."""
+    gone = {one.snapshot_id for one in expired}
+    snapshots = [
+        one.model_copy(update={"parent_snapshot_id": None}) if one.parent_snapshot_id in gone else one
+        for one in metadata.snapshots
+        if one.snapshot_id not in gone
+    ]
+    return metadata.model_copy(
+        update={
+            "snapshots": snapshots,
+            "snapshot_log": [one for one in metadata.snapshot_log if one.snapshot_id not in gone],
+            "metadata_log": _log(metadata, location, metadata.last_updated_ms),
+        }
+    )
+
+
+def _log(metadata: TableMetadata, location: str, updated_ms: int) -> list[MetadataLogEntry]:
+    """The earlier metadata files, with the one at `location` as the last."""
+    previous = MetadataLogEntry.model_validate({"metadata-file": location, "timestamp-ms": updated_ms})
+    kept = int(metadata.properties.get("write.metadata.previous-versions-max", METADATA_FILES_KEPT))
+    return [*metadata.metadata_log, previous][-max(1, kept) :]

@@ -42,7 +42,15 @@ class LakeWriter:
     """
 
     def __init__(
-        self, pipeline: str, catalog: Catalog, ops: OpsStore, lease: Lease, *, sink: str, snapshots_kept: int
+        self,
+        pipeline: str,
+        catalog: Catalog,
+        ops: OpsStore,
+        lease: Lease,
+        *,
+        sink: str,
+        snapshots_kept: int,
+        snapshot_hours: float | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.catalog = catalog
@@ -50,6 +58,7 @@ class LakeWriter:
         self.lock = threading.RLock()
         self._lease = lease
         self._kept = snapshots_kept
+        self._hours = snapshot_hours
         self._tables: dict[Name, LakeTable] = {}
         self._failure: BaseException | None = None
         self._committer = self._make_committer(Owner(pipeline, sink, lease.epoch))
@@ -77,7 +86,8 @@ class LakeWriter:
             raise
         try:
             catalog = load_catalog(lakehouse.catalog, directory)
-            return cls(pipeline, catalog, ops, lease, sink=sink, snapshots_kept=snapshots_kept)
+            hours = lakehouse.maintenance.snapshot_hours or None
+            return cls(pipeline, catalog, ops, lease, sink=sink, snapshots_kept=snapshots_kept, snapshot_hours=hours)
         except BaseException:
             lease.release()
             ops.close()
@@ -98,7 +108,14 @@ class LakeWriter:
             known = self._tables.get(name)
             if known is None:
                 with catalog_errors(f"Table {'.'.join(name)} could not be opened"):
-                    known = open_or_create(self.catalog, name, schema, properties, snapshots_kept=self._kept)
+                    known = open_or_create(
+                        self.catalog,
+                        name,
+                        schema,
+                        properties,
+                        snapshots_kept=self._kept,
+                        snapshot_hours=self._hours,
+                    )
                 self._check_owner(known, properties.get(TABLE_PROPERTY))
                 self._tables[name] = known
             return known
@@ -111,7 +128,7 @@ class LakeWriter:
                 return known
             with catalog_errors(f"Table {'.'.join(name)} could not be opened"):
                 try:
-                    found = LakeTable.load(self.catalog, name, snapshots_kept=self._kept)
+                    found = LakeTable.load(self.catalog, name, snapshots_kept=self._kept, snapshot_hours=self._hours)
                 except (NoSuchTableError, NoSuchNamespaceError):
                     return None
             if found.metadata.properties.get(PIPELINE_PROPERTY) != self.pipeline:
