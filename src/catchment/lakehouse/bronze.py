@@ -1,4 +1,4 @@
-"""A table's data files as a relation of DuckDB, with the columns that the table has now.
+"""A table's data files as a relation of DuckDB, with the columns that the table has now, without deleted rows.
 
 Old files lack columns that came later, also inside `before` and `after`; there they read as NULL.
 """
@@ -24,18 +24,53 @@ class Unreadable(Exception):
 
 
 def relation(table: TableSnapshot) -> str:
-    """A SELECT of all rows of the table. Raises `Unreadable` rather than show wrong rows."""
+    """A SELECT of all rows of the table; `dead_rows` must be in DuckDB as `dead_rows_name` if there are any.
+
+    Raises `Unreadable` rather than show wrong rows.
+    """
     _refuse(table)
-    columns = ", ".join(identifier(field.name) for field in table.schema.fields)
     if not table.files:
         return _empty(table.schema)
-    files = table.files
-    if len(table.schemas) > 1:
-        template = _template(table)
-        if template is None:
-            return f"SELECT {columns} FROM read_parquet({literals(files)}, schema = {_schema_map(table.schema)})"
-        files = (template, *(file for file in files if file != template))
-    return f"SELECT {columns} FROM read_parquet({literals(files)}, hive_partitioning = false)"
+    columns = ", ".join(f"rows.{identifier(field.name)}" for field in table.schema.fields)
+    files, template = _ordered(table)
+    schema = "" if template else f", schema = {_schema_map(table.schema)}"
+    read = f"read_parquet({literals(files)}, hive_partitioning = false{schema}) AS rows"
+    if not table.dead:
+        return f"SELECT {columns} FROM {read}"
+    # A bitmap that is looked into row by row: as fast as a scan, and three times faster than a join with positions.
+    return f"""
+    SELECT {columns} FROM {read}
+    LEFT JOIN {dead_rows_name(table)} AS dead ON rows.file_index = dead.file_index
+    WHERE coalesce(get_bit(dead.bits, rows.file_row_number::INTEGER), 0) = 0"""
+
+
+DEAD_ROWS_SCHEMA = "_dead_rows"
+"""Where the bitmaps are that the views look into."""
+
+
+def dead_rows_name(table: TableSnapshot) -> str:
+    """What `relation` calls the table of bitmaps."""
+    return f"{DEAD_ROWS_SCHEMA}.{identifier(str(table))}"
+
+
+def dead_rows(table: TableSnapshot) -> pa.Table:
+    """The bitmaps, by the place of their files in `relation`: `file_index` and `bits`, as bytes."""
+    import pyarrow as pa
+
+    files, _ = _ordered(table)
+    found = [(index, table.dead[file]) for index, file in enumerate(files) if file in table.dead]
+    indexes, bits = ([one[at] for one in found] for at in (0, 1))
+    return pa.table({"file_index": pa.array(indexes, pa.uint64()), "bits": pa.array(bits, pa.large_binary())})
+
+
+def _ordered(table: TableSnapshot) -> tuple[tuple[str, ...], bool]:
+    """The files in the order in which DuckDB reads them, and whether it takes the columns from the first."""
+    if len(table.schemas) == 1:
+        return table.files, True
+    template = _template(table)
+    if template is None:
+        return table.files, False
+    return (template, *(file for file in table.files if file != template)), True
 
 
 def duck_type(kind: IcebergType) -> str:
@@ -72,13 +107,22 @@ _PRIMITIVES = {
 }
 
 
+_VIRTUAL = frozenset({"file_index", "file_row_number"})
+"""Columns that DuckDB gives every Parquet file."""
+
+
 def _refuse(table: TableSnapshot) -> None:
-    if not table.readable:
-        raise Unreadable(f"{table} has delete files, which these views do not read; read it with PyIceberg")
+    if table.unreadable is not None:
+        raise Unreadable(f"{table} {table.unreadable}")
     remote = next((file for file in table.files if not file.startswith("/")), None)
     if remote is not None:
         scheme = remote.partition(":")[0]
         raise Unreadable(f"{table} is stored at {scheme}:, which is not on this machine; read it with PyIceberg")
+    taken = {field.name.lower() for field in table.schema.fields} & _VIRTUAL
+    if table.dead and taken:
+        raise Unreadable(
+            f"{table} has deleted rows and a column {min(taken)}, which hides where a row is; read it with PyIceberg"
+        )
     names: dict[int, str] = {}
     for schema in table.schemas:
         for at, name in schema._lazy_id_to_name.items():  # pyiceberg is pinned to its minor version

@@ -1,4 +1,4 @@
-"""A DuckDB connection that shows a lake: schemas bronze, current, gold and ops, fixed at one moment."""
+"""A DuckDB connection that shows a lake: schemas bronze, current, silver, gold and ops, fixed at one moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from catchment.lakehouse.config import LakehouseConfig
     from catchment.lakehouse.ops import OpsStore
 
-SCHEMAS = ("bronze", "current", "gold", "ops")
+SCHEMAS = ("bronze", "current", "silver", "gold", "ops")
 
 
 def connect(pipeline: str | os.PathLike[str]) -> DuckDBPyConnection:
@@ -45,7 +45,7 @@ def connect_lake(lakehouse: LakehouseConfig, directory: Path, pipeline: str | No
     from catchment.lakehouse.catalog import load_catalog
     from catchment.lakehouse.ops import OpsStore
 
-    tables = LakeReader(load_catalog(lakehouse.catalog, directory)).tables(("bronze", "gold"))
+    tables = LakeReader(load_catalog(lakehouse.catalog, directory)).tables()
     connection = open_duckdb()
     show(connection, tables)
     store = OpsStore.open(lakehouse, directory)
@@ -71,7 +71,7 @@ def open_duckdb(threads: int | None = None, memory_limit: str | None = None) -> 
         config["memory_limit"] = memory_limit
     connection = duckdb.connect(":memory:", config=config)
     connection.execute("SET TimeZone = 'UTC'")
-    for schema in SCHEMAS:
+    for schema in (*SCHEMAS, bronze.DEAD_ROWS_SCHEMA):
         connection.execute(f"CREATE SCHEMA {schema}")
     return connection
 
@@ -92,6 +92,8 @@ def show(connection: DuckDBPyConnection, tables: Iterable[TableSnapshot]) -> Non
                 "with PyIceberg",
             )
             continue
+        if table.dead:
+            _load_dead_rows(connection, table)
         _view(connection, table.layer, table, bronze.relation)
         if table.layer == "bronze":
             _view(connection, "current", table, current.relation)
@@ -138,6 +140,14 @@ def _view(
     except duckdb.Error as error:
         first = str(error).partition("\n")[0]
         _refusal(connection, name, f"{schema}.{table.name} cannot be shown in DuckDB; read it with PyIceberg. {first}")
+
+
+def _load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> None:
+    connection.register("dead_rows", bronze.dead_rows(table))
+    connection.execute(
+        f"CREATE OR REPLACE TABLE {bronze.dead_rows_name(table)} AS SELECT file_index, bits::BIT AS bits FROM dead_rows"
+    )
+    connection.unregister("dead_rows")
 
 
 def _refusal(connection: DuckDBPyConnection, name: str, reason: str) -> None:
