@@ -29,6 +29,7 @@ from catchment.lakehouse.commit import (
     prepare,
     settle,
 )
+from catchment.lakehouse.commit_stamp import stamp
 from catchment.lakehouse.ops import OpsStore, ops_errors
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.progress import Progress
@@ -83,6 +84,7 @@ class AtomicCommitter:
 
     def commit(self, drafts: Sequence[Draft], progress: Progress | None, schemas: Sequence[TableSchema] = ()) -> None:
         owner = self._owner
+        stamp(drafts)
         locations = prepare(drafts)
         failpoint.reach("before_commit")
         try:

@@ -66,8 +66,10 @@ class BronzeTable:
         self._open = Segment(encoder, self._open_file, target_file_bytes)
         self._files: FileSet | None = None
         self._uncommitted: dict[str, DataFileWriter] = {}
-        # Of the marker's too: rows that it skips never come here, and the next marker must still name them.
-        self._snapshots = set(marker.chunks if marker is not None else ())
+        # Of the last marker's too: rows that it skips never come here, and the next marker must still name them,
+        # be it to skip, be it for who finds the table without its catalog.
+        held = lake.metadata.properties.get(MARKER)
+        self._snapshots = set(Progress.from_json(held).chunks if held else ())
         self._iceberg: Schema = lake.metadata.schema()
         self._schema = schema
         self._columns = -1
