@@ -16,6 +16,7 @@ NAMES = (
     "delete_file_written",
     "before_commit",
     "after_commit",
+    "before_exchange",
     "before_acknowledge",
 )
 

@@ -238,6 +238,20 @@ class KeyedTable:
             self._forget(self._files[file.file_path])
         self.lake.storage.delete([file.file_path for file in dropped])
 
+    def kill_up_to(self, version: bytes) -> None:
+        """Every row goes whose `_version` is at most this one."""
+        self.cut()
+        found = []
+        for file in self._ordered:
+            reader, start = self._open_parquet(file), file.base
+            for group in range(reader.num_row_groups):
+                versions = reader.read_row_group(group, columns=["_version"]).column(0)
+                old = np.asarray(pc.less_equal(versions, pa.scalar(version, versions.type)))
+                found.append(np.flatnonzero(old & ~self._dead[start : start + len(old)]) + start)
+                start += len(old)
+        if found:
+            self.kill(np.concatenate(found))
+
     def cut(self) -> None:
         """Close the file that is being written."""
         if self._writing is None or self._placing is None:
@@ -335,11 +349,18 @@ class KeyedTable:
             dead[file.path] = flags
         return Rewrite(files, dead)
 
-    def draft_rewrite(self, rewrite: Rewrite, rewritten: Sequence[Rewritten], *, consolidate: bool = True) -> Draft:
+    def draft_rewrite(
+        self,
+        rewrite: Rewrite,
+        rewritten: Sequence[Rewritten],
+        summary: Mapping[str, str] | None = None,
+        *,
+        consolidate: bool = True,
+    ) -> Draft:
         """The commit that puts new files in the place of old ones. Rows that died meanwhile are dead in the new ones.
 
-        consolidate: replace all delete files by few. Call `settle_rewrite` once it is committed. Raises
-        `SinkRefused` when one of the files is no longer there: begin again.
+        consolidate: replace all delete files by few. From here on the draft must be committed, or the table opened
+        anew. Raises `SinkRefused`, with nothing changed, when one of the files is no longer there: begin again.
         """
         self._refuse_while_replacing()
         for file in rewrite.files:
@@ -359,7 +380,8 @@ class KeyedTable:
             removed |= {entry.data_file.file_path for entry in self.lake.manifests.deletes()}
             committed = self._committed_dead()
         deletes = self._write_deletes(np.sort(committed), apart=consolidate)
-        return self.lake.draft(Change(files=[one.file for one in rewritten], deletes=deletes, removed=removed))
+        files = [one.file for one in rewritten]
+        return self.lake.draft(Change(files=files, deletes=deletes, removed=removed, summary=summary or {}))
 
     def _refuse_while_replacing(self) -> None:
         if self._bounded.replace or self._open.replace:

@@ -165,6 +165,11 @@ class LakeWriter:
                 self._failure = failure
                 raise
 
+    def give_up(self, failure: BaseException) -> None:
+        """What is in memory can no longer be trusted: refuse every further commit, until it is opened again."""
+        with self.lock:
+            self._failure = self._failure or failure
+
     def close(self) -> None:
         """Let go of the lease and of the catalog."""
         self._lease.release()

@@ -1,0 +1,1 @@
+"""Keeping the lake healthy beside capture: few files, few dead rows, nothing that nobody needs."""

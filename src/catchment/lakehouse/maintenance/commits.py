@@ -1,0 +1,60 @@
+"""Commits of maintenance: they change files, not rows, so a table says of its progress what it said before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from pyiceberg.manifest import DataFile
+
+from catchment import failpoint
+from catchment.lakehouse.committers import MARKER
+from catchment.lakehouse.table import Change, LakeTable
+from catchment.lakehouse.writer import LakeWriter
+
+REASON = "catchment.maintenance"
+"""In a snapshot's summary: which kind of work it is."""
+
+
+def summary(table: LakeTable, reason: str) -> dict[str, str]:
+    """What a snapshot of maintenance says of itself: the progress is that of the snapshot before."""
+    current = table.metadata.current_snapshot()
+    before = current.summary.additional_properties if current is not None and current.summary is not None else {}
+    return {REASON: reason} | ({MARKER: before[MARKER]} if MARKER in before else {})
+
+
+def exchange(
+    writer: LakeWriter,
+    table: LakeTable,
+    removed: Collection[str],
+    reason: str,
+    *,
+    files: Sequence[DataFile] = (),
+    deletes: Sequence[DataFile] = (),
+    properties: Mapping[str, str] | None = None,
+) -> bool:
+    """Commit new files in the place of others; False, and they are deleted, if some of those have left meanwhile.
+
+    The new files are durable already: the writer's lock is held for as long as a commit takes.
+    """
+    failpoint.reach("before_exchange")
+    new = [one.file_path for one in (*files, *deletes)]
+    with writer.lock:
+        there = {entry.data_file.file_path for entry in table.manifests.live()}
+        if not there.issuperset(removed):
+            table.storage.delete(new)
+            return False
+        try:
+            draft = table.draft(
+                Change(
+                    files=files,
+                    deletes=deletes,
+                    removed=frozenset(removed),
+                    properties=properties or {},
+                    summary=summary(table, reason),
+                )
+            )
+        except BaseException:
+            table.storage.delete(new)
+            raise
+        writer.commit([draft])
+    return True

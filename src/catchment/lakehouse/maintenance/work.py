@@ -1,0 +1,56 @@
+"""What maintenance has done, or would do, in words and figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """A kind of work."""
+
+    COMPACTION = "compaction"
+    DELETE_FILES = "delete files"
+    EXPIRY = "expiry"
+    ORPHANS = "orphans"
+    RETENTION = "retention"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One piece of work on one table.
+
+    files_before, bytes_before: what leaves the table, or the disk; files_after, bytes_after: what takes its place.
+    dead_rows: taken out.
+    """
+
+    table: str
+    kind: Kind
+    files_before: int = 0
+    files_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    rows: int = 0
+    dead_rows: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        size = f"{self.bytes_before / 1e6:,.1f} MB"
+        if self.kind is Kind.COMPACTION:
+            dead = f", {self.dead_rows:,} dead ones left out" if self.dead_rows else ""
+            done = f"{self.files_before:,} files of {self.rows:,} rows are now {self.files_after:,}{dead}"
+        elif self.kind is Kind.DELETE_FILES:
+            done = f"{self.files_before:,} delete files are now {self.files_after:,}"
+        elif self.kind is Kind.EXPIRY:
+            done = f"{self.files_before:,} files ({size}) that no kept snapshot needs were deleted"
+        elif self.kind is Kind.ORPHANS:
+            done = f"{self.files_before:,} files ({size}) that no snapshot ever named were deleted"
+        else:
+            done = f"{self.files_before:,} files ({size}) of {self.rows:,} changes were older than bronze is kept"
+        return f"{self.table}: {done}, in {self.seconds:.2f} s."
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "kind": str(self.kind), "seconds": round(self.seconds, 3)}
