@@ -5,6 +5,7 @@
 * `database`: the DSN of a new, empty database on `postgres`, dropped afterwards with its slots.
 * `database_18`: the same on PostgreSQL 18 only.
 * `spark`: Spark 4.1 with Iceberg (`readers/spark.py`), one for the whole run, started when it is first asked.
+* `scans`: DuckDB with its Iceberg extension, and Polars (`readers/scans.py`), one process for the whole run.
 
 A server that is not installed skips its tests, visibly.
 """
@@ -27,6 +28,7 @@ from catchment.demo.binaries import find_binaries, server_version
 from catchment.demo.postgres import NOT_DURABLE, EmbeddedPostgres
 from catchment.errors import ConfigError
 from readers.environment import NoReadersError, find
+from readers.scans import Scans
 from readers.spark import Spark
 
 VERSIONS = (18, 15)
@@ -89,6 +91,16 @@ def spark() -> Iterator[Spark]:
         pytest.skip(f"readers of others: {error}")
     yield spark
     spark.close()
+
+
+@pytest.fixture(scope="session")
+def scans() -> Iterator[Scans]:
+    try:
+        scans = Scans(find())
+    except NoReadersError as error:
+        pytest.skip(f"readers of others: {error}")
+    yield scans
+    scans.close()
 
 
 @pytest.fixture
