@@ -226,3 +226,12 @@ def test_reading_statements_are_let_through(sql: str) -> None:
 def test_writing_statements_are_refused(sql: str) -> None:
     with pytest.raises(ConfigError):
         refuse_writes(sql)
+
+
+def test_a_refused_table_gives_its_reason_whatever_is_asked(lake: BronzeLake) -> None:
+    lake.create("keyless", key=())
+    lake.append("keyless", order(1))
+    connection = lake.connect()
+    for question in ("count(*)", "*", "max(_version)"):
+        with pytest.raises(duckdb.InvalidInputException, match="has no key"):
+            connection.execute(f"SELECT {question} FROM current.keyless").fetchall()

@@ -90,6 +90,7 @@ def show(connection: DuckDBPyConnection, tables: Iterable[TableSnapshot]) -> Non
                 f"{identifier(table.layer)}.{identifier(table.name)}",
                 f"{table} has the name of another table but for the case, which DuckDB does not tell apart; read it "
                 "with PyIceberg",
+                table,
             )
             continue
         if table.dead:
@@ -136,10 +137,11 @@ def _view(
     try:
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {relation(table)}")
     except Unreadable as reason:
-        _refusal(connection, name, str(reason))
+        _refusal(connection, name, str(reason), table)
     except duckdb.Error as error:
         first = str(error).partition("\n")[0]
-        _refusal(connection, name, f"{schema}.{table.name} cannot be shown in DuckDB; read it with PyIceberg. {first}")
+        reason_ = f"{schema}.{table.name} cannot be shown in DuckDB; read it with PyIceberg. {first}"
+        _refusal(connection, name, reason_, table)
 
 
 def _load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> None:
@@ -150,8 +152,19 @@ def _load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> Non
     connection.unregister("dead_rows")
 
 
-def _refusal(connection: DuckDBPyConnection, name: str, reason: str) -> None:
-    connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT error({literal(reason)}) AS refused")
+def _refusal(connection: DuckDBPyConnection, name: str, reason: str, table: TableSnapshot) -> None:
+    """A view that gives the reason whatever is asked of it, also a count."""
+    import duckdb
+
+    error = f"error({literal(reason)})"
+    try:
+        columns = [
+            f"CAST({error} AS {bronze.duck_type(f.field_type)}) AS {identifier(f.name)}" for f in table.schema.fields
+        ]
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {', '.join(columns)} WHERE {error}")
+    except (duckdb.Error, KeyError):
+        # Types or names that DuckDB does not have may be why the table is refused.
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {error} AS refused WHERE {error}")
 
 
 def _show_ops(connection: DuckDBPyConnection, store: OpsStore, pipeline: str | None) -> None:
