@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from catchment.lakehouse.connection import open_duckdb
 from catchment.verify.digest import RowDigest
-from catchment.verify.lake import RowsAtPoint
+from catchment.verify.point_rows import RowsAtPoint
 from catchment.verify.report import KEYS_SHOWN, Keys
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Comparison:
     def lake(self, rows: RowsAtPoint) -> None:
         """Digest the lake's rows."""
         self._connection.execute(
-            f"INSERT INTO lake_rows SELECT {self._digest.lake_key()}, {self._digest.lake_value()}, {rows.quarantined} "
+            f"INSERT INTO lake_rows SELECT {self._digest.lake_key()}, {self._digest.lake_value()}, quarantined "
             f"FROM ({rows.relation})"
         )
 

@@ -1,41 +1,22 @@
-"""The lake's side of a comparison: a table's rows at the source's point.
-
-The lake as it was just before the point was taken is brought up to it by the few changes between: they come out of
-bronze, where a running pipeline lands them, or are read beside the slot when none runs. The replay of those
-changes is that of `current`, the oracle: what is compared is what the lake shows, not how it got there.
-"""
+"""The lake of a pipeline as it is at a moment: what it holds, and each source table's tables."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-from pyiceberg.types import StructType
-
 from catchment.errors import ConfigError, SinkUnavailable
-from catchment.lakehouse import bronze
 from catchment.lakehouse.catalog import catalog_errors, load_catalog
-from catchment.lakehouse.current import KEY_PROPERTY
-from catchment.lakehouse.file_schema import Arrangement
 from catchment.lakehouse.moment import LakeReader, TableSnapshot
 from catchment.lakehouse.ops import OpsStore
-from catchment.lakehouse.replay import Replay
-from catchment.lakehouse.table_schema import Places, fit
 from catchment.progress import Progress
-from catchment.verify.digest import may_be_text
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-    from catchment.change import ChangeBatch
     from catchment.config import PipelineConfig
-    from catchment.schema import TableSchema
 
 LAYERS = ("bronze", "silver")
+KIND = "catchment.kind"
+PINNED = "catchment.pinned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +29,26 @@ class LakeMoment:
 
 @dataclass(frozen=True, slots=True)
 class LakeTable:
-    """A source table's tables in the lake."""
+    """A source table's tables in the lake. pinned: silver was rolled back, and does not follow bronze now."""
 
     bronze: TableSnapshot
+    silver: TableSnapshot | None = None
+    quarantine: TableSnapshot | None = None
 
     @property
     def layer(self) -> str:
-        """Which of them is compared."""
-        return "current"
+        """Which of them is compared: silver with its quarantine, or where there is none what bronze amounts to."""
+        return "current" if self.silver is None else "silver"
 
     @property
     def snapshot(self) -> int | None:
         """Its snapshot."""
-        return self.bronze.snapshot
+        return self.bronze.snapshot if self.silver is None else self.silver.snapshot
 
-
-@dataclass(frozen=True, slots=True)
-class RowsAtPoint:
-    """A relation of the rows at the point. row: its columns; places: which of the source's columns fills which.
-
-    quarantined: a condition that is true for rows from quarantine.
-    """
-
-    relation: str
-    row: StructType
-    places: Places
-    quarantined: str = "false"
+    @property
+    def pinned(self) -> bool:
+        """Was silver rolled back, so that it does not follow bronze now?"""
+        return self.silver is not None and bool(self.silver.properties.get(PINNED))
 
 
 class Lake:
@@ -108,87 +83,18 @@ class Lake:
         held = self.held()
         with catalog_errors("The lake cannot be read"):
             found = self._reader.tables(LAYERS)
+        kinds: dict[str, dict[str, TableSnapshot]] = {}
+        for table in found:
+            if table.properties.get("catchment.pipeline") == self._pipeline:
+                kind = table.properties.get(KIND, "bronze")
+                kinds.setdefault(table.properties["catchment.table"], {})[kind] = table
         tables = {
-            table.properties["catchment.table"]: LakeTable(table)
-            for table in found
-            if table.layer == "bronze" and table.properties.get("catchment.pipeline") == self._pipeline
+            name: LakeTable(of["bronze"], of.get("silver"), of.get("quarantine"))
+            for name, of in kinds.items()
+            if "bronze" in of
         }
         return LakeMoment(held, tables)
 
     def close(self) -> None:
         """Let go of the catalog and the operations data."""
         self._store.close()
-
-
-@contextmanager
-def rows_at(
-    connection: DuckDBPyConnection,
-    table: LakeTable,
-    schema: TableSchema,
-    version: bytes,
-    pulled: Iterable[ChangeBatch],
-) -> Iterator[RowsAtPoint]:
-    """The table's rows after every change whose version is at or below `version`; valid within.
-
-    schema: the source's, transformed. pulled: changes that the lake does not have yet.
-    """
-    snapshot, places = _with_room(table.bronze, schema)
-    for batch in pulled:
-        snapshot, _ = _with_room(snapshot, batch.schema)
-    # Once more: a batch may have widened what the schema had fitted.
-    snapshot, places = _with_room(snapshot, schema)
-    changes = _changes(connection, snapshot, version, pulled)
-    row = _row(snapshot)
-    key = tuple(json.loads(snapshot.properties.get(KEY_PROPERTY, "[]")))
-    types = {field.name: field.field_type for field in row.fields}
-    uncertain = [name for name in key if may_be_text(types[name])]
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW verify_changes AS {changes}")
-    try:
-        yield RowsAtPoint(Replay("verify_changes", key, tuple(types), as_text=uncertain).sql(), row, places)
-    finally:
-        connection.execute("DROP VIEW verify_changes")
-        connection.execute("DROP TABLE IF EXISTS verify_pulled")
-
-
-def _changes(
-    connection: DuckDBPyConnection, snapshot: TableSnapshot, version: bytes, pulled: Iterable[ChangeBatch]
-) -> str:
-    bound = f"unhex('{version.hex()}')"
-    relation = f"SELECT * FROM ({bronze.relation(snapshot)}) WHERE _version <= {bound}"
-    begun = False
-    for batch in pulled:
-        connection.register("verify_batch", pa.table(_arranged(batch, snapshot)))
-        make = "INSERT INTO verify_pulled" if begun else "CREATE TEMP TABLE verify_pulled AS"
-        connection.execute(f"{make} SELECT * FROM verify_batch")
-        connection.unregister("verify_batch")
-        begun = True
-    return f"{relation} UNION ALL BY NAME SELECT * FROM verify_pulled" if begun else relation
-
-
-def _arranged(batch: ChangeBatch, snapshot: TableSnapshot) -> pa.Table:
-    fitted = fit(snapshot.schema, batch.records.schema, **_numbers(snapshot, batch.schema.version))
-    records = Arrangement(batch.records.schema, fitted.schema, fitted.places).apply(batch.records)
-    return pa.Table.from_batches([records])
-
-
-def _with_room(snapshot: TableSnapshot, schema: TableSchema) -> tuple[TableSnapshot, Places]:
-    """The table with the columns it will have once it takes rows of this schema, and where they go."""
-    fitted = fit(snapshot.schema, schema.envelope, **_numbers(snapshot, schema.version))
-    places = fitted.places["after"].fields
-    if not fitted.changed:
-        return snapshot, places
-    return replace(snapshot, schema=fitted.schema, schemas=(*snapshot.schemas, fitted.schema)), places
-
-
-def _numbers(snapshot: TableSnapshot, version: int) -> dict[str, int]:
-    return {
-        "last_column_id": max(schema.highest_field_id for schema in snapshot.schemas),
-        "schema_id": max(schema.schema_id for schema in snapshot.schemas) + 1,
-        "version": version,
-    }
-
-
-def _row(snapshot: TableSnapshot) -> StructType:
-    after = snapshot.schema.find_field("after").field_type
-    assert isinstance(after, StructType)  # noqa: S101 - bronze is made so
-    return after

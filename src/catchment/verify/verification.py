@@ -23,7 +23,8 @@ from catchment.pipeline_status import RECENT_SECONDS
 from catchment.sources.verification import SourcePoint, SourceVerification, Verifiable, VerifiableTable
 from catchment.verify.comparison import Comparison, Differences, named, open_comparisons
 from catchment.verify.digest import RowDigest
-from catchment.verify.lake import Lake, LakeMoment, LakeTable, RowsAtPoint, rows_at
+from catchment.verify.lake import Lake, LakeMoment
+from catchment.verify.point_rows import Passage, RowsAtPoint, rows_at
 from catchment.verify.report import Outcome, TableResult, Verdict
 
 if TYPE_CHECKING:
@@ -133,37 +134,47 @@ class Verification:
         names = [table.name for table in group]
         self._tell(Step(", ".join(names), "waiting for a point at the source"))
         with source.point(names, before.held, self._timeout) as point:
-            moment, pulled = self._brought_up(source, lake, names, point)
+            later = self._landed(lake, names, point)
+            if later is None and lake.held() != before.held:
+                raise SinkUnavailable("The pipeline ran for a moment meanwhile. Run verify again.")
             # A table may have begun to be read anew just before the point.
-            unsettled = {one.name: one.obstacle for one in source.tables(moment.held) if one.obstacle is not None}
+            now = source.tables((later or before).held)
+            unsettled = {one.name: one.obstacle for one in now if one.obstacle is not None}
+            pulled = [] if later is not None else self._pulled(source, names, before.held, point)
             for table in group:
                 if table.name in unsettled:
                     raise SinkUnavailable(f"{table.name} cannot be compared now: {unsettled[table.name]}.")
-                if table.name not in moment.tables:
-                    self._results[table.name] = TableResult(
-                        table.name, Outcome.UNSETTLED, "it is not in the lake yet; run the pipeline", point.label
-                    )
-                    continue
-                mine = [batch for batch in pulled if str(batch.table) == table.name]
-                at_work = _TableAtWork(self, table, moment.tables[table.name], point, mine)
-                self._results[table.name] = at_work.result()
+                self._results[table.name] = self._table(table, before, later, pulled, point)
 
-    def _brought_up(
-        self, source: SourceVerification, lake: Lake, names: Sequence[str], point: SourcePoint
-    ) -> tuple[LakeMoment, list[ChangeBatch]]:
-        """The lake, and the changes that it does not have yet: together they reach the point."""
-        while self._runs(lake):
-            held = lake.held()
-            if held.covers(point.position):
-                return lake.moment(), []
+    def _table(
+        self,
+        table: VerifiableTable,
+        before: LakeMoment,
+        later: LakeMoment | None,
+        pulled: Sequence[ChangeBatch],
+        point: SourcePoint,
+    ) -> TableResult:
+        there = before.tables.get(table.name)
+        landed = later.tables.get(table.name) if later is not None else None
+        if there is None or (later is not None and landed is None):
+            why = "it is not in the lake yet: no row of it was captured so far"
+            return TableResult(table.name, Outcome.UNSETTLED, why, point.label)
+        if there.pinned:
+            why = "it was rolled back and is pinned: `catchment resume` lets it follow its source again"
+            return TableResult(table.name, Outcome.SKIPPED, why, point.label, there.layer, there.snapshot)
+        (lane,) = point.position.positions
+        mine = [batch for batch in pulled if str(batch.table) == table.name]
+        return _TableAtWork(self, table, Passage(there, landed, mine, lane, point.version), point).result()
+
+    def _landed(self, lake: Lake, names: Sequence[str], point: SourcePoint) -> LakeMoment | None:
+        """The lake once it has all that came before the point; None when nobody runs the pipeline."""
+        while not lake.held().covers(point.position):
+            if not self._runs(lake):
+                return None
             self._tell(Step(", ".join(names), "waiting for the running pipeline to land what came before the point"))
             point.chunks(names[0])  # raises once the point is gone
             time.sleep(POLL_SECONDS)
-        moment = lake.moment()
-        if moment.held.covers(point.position):
-            return moment, []
-        self._tell(Step(", ".join(names), "reading what the lake does not have yet beside the slot"))
-        return moment, self._pulled(source, names, moment.held, point)
+        return lake.moment()
 
     def _runs(self, lake: Lake) -> bool:
         if holder(self._config.name, self._config.directory) is not None:
@@ -174,6 +185,7 @@ class Verification:
     def _pulled(
         self, source: SourceVerification, names: Sequence[str], since: Progress, point: SourcePoint
     ) -> list[ChangeBatch]:
+        self._tell(Step(", ".join(names), "reading what the lake does not have yet beside the slot"))
         size = 0
         batches: list[ChangeBatch] = []
         for read in source.changes(names, since, point):
@@ -201,15 +213,13 @@ class _TableAtWork:
         self,
         run: Verification,
         table: VerifiableTable,
-        lake: LakeTable,
+        passage: Passage,
         point: SourcePoint,
-        pulled: Sequence[ChangeBatch],
     ) -> None:
         self._run = run
         self._table = table
-        self._lake = lake
+        self._passage = passage
         self._point = point
-        self._pulled = pulled
         self._rows = 0
 
     def result(self) -> TableResult:
@@ -218,7 +228,7 @@ class _TableAtWork:
         schema = self._run._chain.schema(self._point.schema(self._table.name))
         connection = open_comparisons()
         try:
-            with rows_at(connection, self._lake, schema, self._point.version, self._pulled) as rows:
+            with rows_at(connection, self._passage, schema) as rows:
                 comparison = Comparison(connection, RowDigest(schema, rows.row, rows.places))
                 found = self._compared(comparison, rows)
         except Unreadable as reason:
@@ -248,8 +258,8 @@ class _TableAtWork:
             self._table.name,
             Outcome.EQUAL if differences.none else Outcome.DIFFERENT,
             position=self._point.label,
-            layer=self._lake.layer,
-            snapshot=self._lake.snapshot,
+            layer=self._passage.before.layer,
+            snapshot=self._passage.before.snapshot,
             source_rows=source_rows,
             lake_rows=lake_rows,
             quarantined_rows=quarantined,
