@@ -139,6 +139,37 @@ def test_a_damaged_lake_is_told_by_exactly_the_damaged_keys(database_18: str, tm
     assert "another" not in repr(found)
 
 
+def test_a_key_that_is_there_twice_is_extra(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 20)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    rewrite(
+        pipeline,
+        "silver.accounts",
+        lambda rows: pa.concat_tables([rows, rows.filter(pc.equal(rows["id"], 9))]),
+    )
+    found = only(verify(pipeline, "accounts"))
+    assert (found.outcome, found.lake_rows, found.source_rows) == (Outcome.DIFFERENT, 21, 20)
+    assert (found.extra.count, list(found.extra.named)) == (1, [{"id": "9"}])
+
+
+def test_without_silver_what_bronze_amounts_to_is_compared(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 20)
+    pipeline = write_pipeline(tmp_path, database_18)
+    pipeline.write_text(pipeline.read_text().replace("lakehouse:", "lakehouse:\n  silver: false"))
+    catch_up(pipeline)
+    run_sql(database_18, "UPDATE accounts SET balance = 0 WHERE id = 3", "UPDATE accounts SET id = 30 WHERE id = 4")
+    found = only(verify(pipeline, "accounts"))
+    assert (found.outcome, found.layer) == (Outcome.EQUAL, "current")
+
+    rewrite(
+        pipeline, "bronze.accounts", lambda rows: rows.filter(pc.not_equal(pc.struct_field(rows["after"], "id"), 7))
+    )
+    found = only(verify(pipeline, "accounts"))
+    assert list(found.missing.named) == [{"id": "7"}]
+    assert (found.extra.count, found.different.count) == (0, 0)
+
+
 ODD = (
     "CREATE TABLE odd (day date, amount numeric(6,2), name text, code char(4), at timestamptz, ratio float8,"
     " small real, raw bytea, anything numeric, PRIMARY KEY (day, amount, name, code))",

@@ -39,6 +39,7 @@ SAMPLE_SHARE = 0.1
 SAMPLE_LEAST = 4
 PULLED_BYTES = 256 << 20
 POLL_SECONDS = 0.1
+BRONZE_SINCE = "catchment.bronze-since"
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 
 
@@ -161,6 +162,9 @@ class Verification:
             return TableResult(table.name, Outcome.UNSETTLED, why, point.label)
         if there.pinned:
             why = "it was rolled back and is pinned: `catchment resume` lets it follow its source again"
+            return TableResult(table.name, Outcome.SKIPPED, why, point.label, there.layer, there.snapshot)
+        if there.silver is None and (since := there.bronze.properties.get(BRONZE_SINCE)) is not None:
+            why = f"it has no silver, and bronze does not reach back to its beginning but to {since}"
             return TableResult(table.name, Outcome.SKIPPED, why, point.label, there.layer, there.snapshot)
         (lane,) = point.position.positions
         mine = [batch for batch in pulled if str(batch.table) == table.name]
