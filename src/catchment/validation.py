@@ -11,7 +11,7 @@ from catchment.registry import Checked
 
 
 def check_files(config: PipelineConfig) -> list[Finding]:
-    """The pipeline file, which has been read, and the gold models."""
+    """The pipeline file, which has been read, the gold models and the quality rules."""
     findings = [ok("file", f"Pipeline {config.name}: {config.source_config.type} to {_sinks(config)}.")]
     if config.lakehouse.gold is not None:
         from catchment.lakehouse.gold import load_models
@@ -22,7 +22,19 @@ def check_files(config: PipelineConfig) -> list[Finding]:
             findings.append(ok("gold", f"Models: {names}." if models else "No models yet."))
         except ConfigError as wrong:
             findings.append(error("gold", str(wrong)))
-    return findings
+    return findings + _check_quality_file(config)
+
+
+def _check_quality_file(config: PipelineConfig) -> list[Finding]:
+    if config.lakehouse.quality is None:
+        return []
+    from catchment.quality.rules import load_rules
+
+    try:
+        rules = load_rules(config.directory / config.lakehouse.quality)
+    except ConfigError as wrong:
+        return [error("quality", str(wrong))]
+    return [ok("quality", f"Rules for {', '.join(rules.tables)}." if rules.tables else "No rules yet.")]
 
 
 def check_systems(config: PipelineConfig) -> tuple[list[Finding], bool]:
@@ -52,7 +64,22 @@ def _check_source(config: PipelineConfig) -> tuple[list[Finding], bool]:
     for transform in config.transform_configs:
         findings += transform.check_columns(columns)
     findings += _check_models(config, columns)
+    findings += _check_rules(config, columns)
     return findings, False
+
+
+def _check_rules(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Rules about tables and columns that are not captured."""
+    if config.lakehouse.quality is None:
+        return []
+    from catchment.quality.preflight import check_rules
+    from catchment.quality.rules import load_rules
+
+    try:
+        rules = load_rules(config.directory / config.lakehouse.quality)
+    except ConfigError:
+        return []  # told by check_files
+    return check_rules(rules, {_lake_name(table): there for table, there in columns.items()})
 
 
 def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) -> list[Finding]:
@@ -65,7 +92,7 @@ def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) 
         models = load_models(config.directory / config.lakehouse.gold)
     except ConfigError:
         return []  # told by check_files
-    tables = {name.removeprefix("public.").replace(".", "_") for name in columns}
+    tables = {_lake_name(name) for name in columns}
     return [
         warning(
             f"gold {model.name}",
@@ -79,6 +106,11 @@ def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) 
             )
         )
     ]
+
+
+def _lake_name(table: str) -> str:
+    """What the lake calls a source's table."""
+    return table.removeprefix("public.").replace(".", "_")
 
 
 def _sinks(config: PipelineConfig) -> str:

@@ -9,10 +9,13 @@ import typer
 
 from catchment import __version__
 from catchment.cli import demo, generate
+from catchment.cli.backup import backup
 from catchment.cli.exits import EXIT_CODES, exit_code
 from catchment.cli.init import init
+from catchment.cli.quality import quality
 from catchment.cli.query import query
 from catchment.cli.remove import remove
+from catchment.cli.restore import restore
 from catchment.cli.run import run
 from catchment.cli.schema import schema
 from catchment.cli.serve import serve
@@ -58,8 +61,11 @@ app.command(epilog='Example: catchment query pipeline.yaml "SELECT * FROM curren
     query
 )
 app.command(epilog="Example: catchment verify pipeline.yaml orders --deep")(verify)
+app.command(epilog="Example: catchment quality pipeline.yaml --html quality.html")(quality)
 app.command(epilog="Example: catchment snapshots pipeline.yaml silver.orders")(snapshots)
 app.command(epilog="Example: catchment serve pipeline.yaml --port 8181")(serve)
+app.command(epilog="Example: catchment backup pipeline.yaml catalog.backup")(backup)
+app.command(epilog="Example: catchment restore pipeline.yaml catalog.backup --dry-run")(restore)
 app.command(epilog="Example: catchment remove pipeline.yaml --table public.orders")(remove)
 app.command(epilog="Example: catchment schema > pipeline.schema.json")(schema)
 app.add_typer(generate.app, name="generate")

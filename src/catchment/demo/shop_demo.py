@@ -5,6 +5,7 @@ it lives in one directory, and a second run resumes::
 
     DIR/pipeline.yaml, .env    the pipeline, as one would write it for a database of one's own
     DIR/gold/                  the gold models
+    DIR/quality.yaml           the quality rules
     DIR/postgres/              the embedded server
     DIR/lake/                  the catalog and the warehouse
 """
@@ -48,6 +49,7 @@ lakehouse:
   catalog: {type: sql, uri: "sqlite:///lake/catalog.db", warehouse: "lake/warehouse"}
   gold: gold/
   gold_budget_percent: 50       # of the time, at most: a demo wants its gold to move
+  quality: quality.yaml
 sinks:
   - {type: iceberg, flush_interval_seconds: 1, flush_rows: 100000}
 """
@@ -253,6 +255,9 @@ def _write_pipeline(directory: Path, dsn: str) -> None:
     if not gold.exists():
         with as_file(files("catchment.demo") / "gold") as models:
             shutil.copytree(models, gold, ignore=shutil.ignore_patterns("__*"))
+    rules = directory / "quality.yaml"
+    if not rules.exists():
+        rules.write_text((files("catchment.demo") / "quality.yaml").read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _write_variable(path: Path, dsn: str) -> None:

@@ -66,7 +66,8 @@ class RuleOutcome:
 class TableOutcome:
     """One table. layer: where its rows were read, None when they could not be. rows: quarantined ones included.
 
-    newest: seconds since 1970 of the newest change that the source committed, where known.
+    broken: rows that break a rule about rows, None without such rules. newest: seconds since 1970 of the newest
+    change that the source committed, where known.
     """
 
     table: str
@@ -76,6 +77,7 @@ class TableOutcome:
     columns: int | None
     newest: float | None
     rules: tuple[RuleOutcome, ...]
+    broken: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -83,6 +85,7 @@ class TableOutcome:
             "table": self.table,
             "layer": self.layer,
             "rows": self.rows,
+            "broken": self.broken,
             "quarantined": self.quarantined,
             "columns": self.columns,
             "newest_commit": self.newest,

@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select
 
 from catchment.lakehouse.ops import ops_errors, quality_results_table
 from catchment.quality.config import Severity
-from catchment.quality.outcome import Status, Suite
+from catchment.quality.outcome import Status, Suite, TableOutcome, counted
 
 if TYPE_CHECKING:
     from catchment.lakehouse.ops import OpsStore
@@ -19,6 +19,9 @@ SUITES_KEPT = 200
 """Suites kept for each pipeline and for each of those who judge (the command, the gate before gold)."""
 
 COMMAND, GATE = "command", "gate"
+
+WHOLE = "*"
+"""The rule's name in a result about all row rules of a table together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ def keep(ops: OpsStore, suite: Suite, judged_by: str) -> None:
     """Add a suite, and forget those that are older than the last `SUITES_KEPT`."""
     at = quality_results_table.c
     mine = (at.pipeline == suite.pipeline, at.judged_by == judged_by)
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "pipeline": suite.pipeline,
             "judged_at": suite.judged_at,
@@ -52,6 +55,7 @@ def keep(ops: OpsStore, suite: Suite, judged_by: str) -> None:
         }
         for one in suite
     ]
+    rows += [_whole(suite, table, judged_by) for table in suite.tables if table.broken is not None]
     if not rows:
         return
     with ops_errors("The results of quality rules could not be kept"), ops.writing() as connection:
@@ -60,6 +64,23 @@ def keep(ops: OpsStore, suite: Suite, judged_by: str) -> None:
         oldest = connection.execute(moments.offset(SUITES_KEPT).limit(1)).scalar()
         if oldest is not None:
             connection.execute(delete(quality_results_table).where(*mine, at.judged_at <= oldest))
+
+
+def _whole(suite: Suite, table: TableOutcome, judged_by: str) -> dict[str, object]:
+    return {
+        "pipeline": suite.pipeline,
+        "judged_at": suite.judged_at,
+        "judged_by": judged_by,
+        "table": table.table,
+        "rule": WHOLE,
+        "type": WHOLE,
+        "severity": Severity.FLAG.value,
+        "status": (Status.BROKEN if table.broken else Status.PASSED).value,
+        "row_count": table.rows,
+        "broken": table.broken,
+        "quarantined": table.quarantined,
+        "said": f"{counted(table.broken or 0, 'row')} of {table.rows:,} break a rule.",
+    }
 
 
 def history(ops: OpsStore, pipeline: str) -> dict[tuple[str, str], list[Point]]:

@@ -65,6 +65,7 @@ class _Pass:
     quarantined: int = 0
     with_text: int = 0
     newest: float | None = None
+    any_broken: int = 0
     broken: dict[str, tuple[int, int]] = field(default_factory=dict)
     unfit: dict[str, str] = field(default_factory=dict)
 
@@ -97,7 +98,14 @@ class _Runner:
             return TableOutcome(rules.table, None, None, 0, None, None, told)
         outcomes = tuple(_outcome(rule, self._judge(rule, rows, passed), passed.rows) for rule in rules.rules)
         return TableOutcome(
-            rules.table, rows.layer, passed.rows, passed.quarantined, len(rows.columns), passed.newest, outcomes
+            table=rules.table,
+            layer=rows.layer,
+            rows=passed.rows,
+            quarantined=passed.quarantined,
+            columns=len(rows.columns),
+            newest=passed.newest,
+            rules=outcomes,
+            broken=passed.any_broken if passed.broken else None,
         )
 
     def _judge(self, rule: Rule, rows: Relation, passed: _Pass) -> _Finding:
@@ -120,14 +128,16 @@ class _Runner:
                     found.unfit[rule.name] = str(reason)
         newest = "epoch_us(max(_committed_at))" if "_committed_at" in rows.schema.names else "NULL"
         texts = f"count({UNREPRESENTABLE})" if rows.keeps_text else "0"
-        wanted = ["count(*)", f"count(*) FILTER ({QUARANTINED})", texts, newest]
+        any_broken = " OR ".join(f"_broken_{number}" for number in range(len(conditions))) or "false"
+        wanted = ["count(*)", f"count(*) FILTER ({QUARANTINED})", texts, newest, f"count(*) FILTER ({any_broken})"]
         for number in range(len(conditions)):
             wanted += [f"count(*) FILTER (_broken_{number})", f"count(*) FILTER (_broken_{number} AND {QUARANTINED})"]
         judged = "".join(f", {condition} AS _broken_{number}" for number, condition in enumerate(conditions.values()))
         values = self._row(f"SELECT {', '.join(wanted)} FROM (SELECT *{judged} FROM {rows.sql})")
         found.rows, found.quarantined, found.with_text = values[:3]
         found.newest = None if values[3] is None else values[3] / 1e6
-        found.broken = {name: (values[4 + 2 * at], values[5 + 2 * at]) for at, name in enumerate(conditions)}
+        found.any_broken = values[4]
+        found.broken = {name: (values[5 + 2 * at], values[6 + 2 * at]) for at, name in enumerate(conditions)}
         return found
 
     def _about_rows(self, rule: Rule, rows: Relation, passed: _Pass) -> _Finding:

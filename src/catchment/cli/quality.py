@@ -1,0 +1,143 @@
+"""`catchment quality`: do the rules hold?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from catchment.cli.arguments import AsJson, PipelinePath
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from catchment.config import PipelineConfig
+    from catchment.quality.outcome import Suite
+    from catchment.quality.rules import QualityRules
+
+
+def quality(
+    pipeline: PipelinePath,
+    table: Annotated[
+        str | None, typer.Option("--table", metavar="TABLE", help="Only this table's rules, by its name in the lake.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one self-contained page.")
+    ] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Name some keys of the rows that break a rule.")] = False,
+    dqdl: Annotated[
+        bool, typer.Option("--dqdl", help="Judge nothing; print the rules in AWS Glue's rule language.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the quality rules over the lake as it is now, and keep the results in ops.quality_results.
+
+    Silver counts together with its quarantine. Never shows a value; keys only with --keys. Ends with 1 when a
+    rule of severity `fail` is broken, which keeps gold as it is.
+    """
+    import json
+
+    from catchment.cli.exits import FATAL
+    from catchment.cli.quality_screen import show
+    from catchment.config import load
+
+    config = load(pipeline)
+    rules = _rules(config, table)
+    if dqdl:
+        _print_dqdl(rules, as_json=as_json)
+        return
+    suite = _judge(config, rules, with_keys=keys)
+    if html is not None:
+        _write_page(config, suite, html)
+    if as_json:
+        print(json.dumps(suite.to_dict(), indent=2, default=str))
+    else:
+        show(suite, html)
+    if suite.stops_gold:
+        raise typer.Exit(FATAL)
+
+
+def _rules(config: PipelineConfig, table: str | None) -> QualityRules:
+    from catchment.errors import ConfigError
+    from catchment.quality.rules import QualityRules, load_rules
+
+    if config.lakehouse.quality is None:
+        raise ConfigError(
+            f"{config.name} has no quality rules: write a quality.yaml and name it as `quality: quality.yaml` under "
+            "`lakehouse`."
+        )
+    rules = load_rules(config.directory / config.lakehouse.quality)
+    if table is None:
+        return rules
+    if table not in rules.tables:
+        there = ", ".join(rules.tables) or "none"
+        raise ConfigError(f"{rules.file.name} has no rules for a table {table}; there are: {there}.")
+    return QualityRules(rules.file, {table: rules.tables[table]})
+
+
+def _judge(config: PipelineConfig, rules: QualityRules, *, with_keys: bool) -> Suite:
+    from catchment.errors import Fatal
+    from catchment.lakehouse.connection import connect_lake
+    from catchment.lakehouse.ops import OpsStore
+    from catchment.quality import results
+    from catchment.quality.suite import run_suite
+
+    ops = OpsStore.existing(config.lakehouse, config.directory)
+    if ops is None:
+        raise Fatal(f"{config.name} has never run, so there is nothing to judge. Begin with `catchment run`.")
+    try:
+        with connect_lake(config.lakehouse, config.directory, config.name) as connection:
+            keys = _keys(config) if with_keys else None
+            suite = run_suite(connection, rules, config.name, keys=keys)
+        results.keep(ops, suite, results.COMMAND)
+    finally:
+        ops.close()
+    return suite
+
+
+def _keys(config: PipelineConfig) -> Mapping[str, Sequence[str]]:
+    """Table → its key's columns."""
+    import json
+
+    from catchment.lakehouse.catalog import load_catalog
+    from catchment.lakehouse.current import KEY_PROPERTY
+    from catchment.lakehouse.moment import LakeReader
+
+    tables = LakeReader(load_catalog(config.lakehouse.catalog, config.directory)).tables(("bronze",))
+    return {table.name: json.loads(table.properties.get(KEY_PROPERTY, "[]")) for table in tables}
+
+
+def _write_page(config: PipelineConfig, suite: Suite, file: Path) -> None:
+    from catchment.errors import ConfigError
+    from catchment.lakehouse.ops import OpsStore
+    from catchment.quality import results
+    from catchment.quality.report import page
+
+    ops = OpsStore.open(config.lakehouse, config.directory)
+    try:
+        text = page(suite, results.history(ops, config.name))
+    finally:
+        ops.close()
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}. Choose another file.") from error
+
+
+def _print_dqdl(rules: QualityRules, *, as_json: bool) -> None:
+    import json
+
+    from catchment.errors import ConfigError
+    from catchment.quality.dqdl import rulesets
+
+    found = rulesets(rules)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    if len(found) != 1:
+        raise ConfigError(
+            f"A ruleset of DQDL is about one table: add --table, or --json for all of them. There are: "
+            f"{', '.join(found) or 'none'}."
+        )
+    print(next(iter(found.values())), end="")
