@@ -30,7 +30,10 @@ from catchment.errors import Fatal
 from catchment.telemetry import Report, SnapshotReport, TableReport
 
 TABLES = {"dim_users", "dim_products", "fact_sales"}
-MODELS = {"city_revenue", "order_status", "top_products"}
+MODELS = {
+    *("city_performance", "order_status", "product_analytics", "sales_anomalies"),
+    *("sales_kpis", "sales_trends", "user_analytics"),
+}
 
 
 def command(*arguments: str) -> list[str]:
@@ -90,8 +93,10 @@ def test_captures_the_shop_and_says_so_in_one_document_then_resumes(open_directo
     assert set(first["gold"]) == MODELS
     assert all(table["equal"] for table in first["tables"].values()), first["tables"]
     assert first["freshness_ms"]["p50"] <= first["freshness_ms"]["p99"]
-    cities = first["gold"]["city_revenue"]
-    assert sum(city["orders"] for city in cities) == first["tables"]["fact_sales"]["source_rows"]
+    statuses = {row["status"]: row["orders"] for row in first["gold"]["order_status"]}
+    assert sum(statuses.values()) == first["tables"]["fact_sales"]["source_rows"]
+    cities = first["gold"]["city_performance"]
+    assert sum(city["orders"] for city in cities) == sum(statuses.values()) - statuses["CANCELLED"]
     assert not processes_of(directory), "PostgreSQL and all else end with the demo"
 
     with demo_server(directory) as server:
@@ -280,7 +285,7 @@ def drawn(screen: Screen, moment: Moment) -> str:
 
 
 def test_the_screen_shows_tables_lag_snapshots_gold_and_notes(tmp_path: Path) -> None:
-    gold = {"city_revenue": [{"city": "Haleview", "orders": 41, "revenue": 1234.5}]}
+    gold = {"city_performance": [{"city": "Haleview", "orders": 41, "revenue": 1234.5}]}
     moment = Moment("Capturing", dsn="postgresql://somewhere", seconds=5, operations=90, report=REPORT, gold=gold)
     screen = Screen(tmp_path)
     text = drawn(screen, moment)
@@ -293,8 +298,8 @@ def test_the_screen_shows_tables_lag_snapshots_gold_and_notes(tmp_path: Path) ->
 
 
 def test_a_gold_cell_that_changed_lights_up(tmp_path: Path) -> None:
-    before = {"city_revenue": [{"city": "Haleview", "orders": 41}, {"city": "Brianton", "orders": 12}]}
-    after = {"city_revenue": [{"city": "Haleview", "orders": 42}, {"city": "Brianton", "orders": 12}]}
+    before = {"city_performance": [{"city": "Haleview", "orders": 41}, {"city": "Brianton", "orders": 12}]}
+    after = {"city_performance": [{"city": "Haleview", "orders": 42}, {"city": "Brianton", "orders": 12}]}
     screen = Screen(tmp_path)
     lit = "\x1b[1;32m"
     assert lit not in drawn(screen, Moment("Capturing", gold=before))

@@ -125,7 +125,10 @@ def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
         load_models(tmp_path / "nowhere")
 
 
-def test_the_shops_models_load() -> None:
+def test_the_shops_models_load_and_say_what_they_are() -> None:
     models = load_models(Path(catchment.demo.__file__).parent / "gold")
-    assert {model.name for model in models} == {"city_revenue", "order_status", "top_products"}
+    assert {model.name for model in models} == {
+        *("city_performance", "order_status", "product_analytics", "sales_anomalies"),
+        *("sales_kpis", "sales_trends", "user_analytics"),
+    }
     assert all(model.key and model.description for model in models)

@@ -38,7 +38,7 @@ def shop(
     """Start a PostgreSQL with a shop in it, capture it live into a lake, and watch.
 
     DIR keeps pipeline.yaml, so every other command works on it afterwards: catchment query
-    DIR/pipeline.yaml "SELECT * FROM gold.city_revenue".
+    DIR/pipeline.yaml "SELECT * FROM gold.city_performance".
     """
     from catchment.demo.shop_demo import ShopDemo, to_json
     from catchment.demo.views import Lines, summary_text

@@ -52,7 +52,7 @@ def compare(lake: DuckDBPyConnection, dsn: str, name: str) -> TableOutcome:
 
     Rows that both have are taken away in pairs, from both sides; equal means that none is left.
     """
-    source = _read(dsn, name)
+    source = read_source(dsn, name)
     (bronze_rows,) = _numbers(lake, f"SELECT count(*) FROM bronze.{_quoted(name)}")
     types = dict(lake.execute(f"SELECT column_name, column_type FROM (DESCRIBE current.{_quoted(name)})").fetchall())
     missing = [column for column in source.column_names if column not in types]
@@ -108,7 +108,7 @@ def freshness(
     return Freshness(round(float(p50), 1), round(float(p99), 1))
 
 
-def _read(dsn: str, name: str) -> pa.Table:
+def read_source(dsn: str, name: str) -> pa.Table:
     """The source's rows as Arrow, types that Arrow may read differently as PostgreSQL's own text."""
     from adbc_driver_postgresql import dbapi
 

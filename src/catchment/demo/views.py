@@ -114,7 +114,7 @@ def summary_text(outcome: Outcome) -> str:
         lines.append(f"  seen by a query after {fresh.p50:,.0f} ms (half of the changes), {fresh.p99:,.0f} ms (99 %)")
     lines += [
         "",
-        f'  catchment query {outcome.directory}/pipeline.yaml "SELECT * FROM gold.city_revenue"',
+        f'  catchment query {outcome.directory}/pipeline.yaml "SELECT * FROM gold.city_performance"',
         f"  catchment demo server {outcome.directory}     starts its PostgreSQL again",
         f"  catchment demo shop --dir {outcome.directory}   resumes",
     ]

@@ -195,7 +195,7 @@ def _statement(text: str) -> str:
         if token.text != ";":
             break
         text = text[: token.start]
-    return text.strip()
+    return text.rstrip()
 
 
 def _references(file: Path, tree: exp.Query) -> Iterator[Reference]:
