@@ -124,16 +124,24 @@ class ManifestDraft:
         self.entries: dict[str, tuple[ManifestEntry, ...]] = {}
 
     def append(
-        self, files: Sequence[DataFile], deletes: Sequence[DataFile] = (), removed: Collection[str] = ()
+        self,
+        files: Sequence[DataFile],
+        deletes: Sequence[DataFile] = (),
+        removed: Collection[str] = (),
+        age: int | None = None,
     ) -> list[ManifestFile]:
-        """The manifests after adding data and delete files and removing others; merged where it is time."""
+        """The manifests after adding data and delete files and removing others; merged where it is time.
+
+        age: the data sequence number of `files`, where that is not the new snapshot's.
+        """
         # A manifest whose files have all left says so in one snapshot, and is in no later one.
         groups = [_Group(one, one.content, _live_files(one)) for one in self._base.files if _live_files(one)]
         if removed:
             groups = [self._without(one, frozenset(removed)) for one in groups]
         for kind, added in ((ManifestContent.DELETES, deletes), (ManifestContent.DATA, files)):
             if added:
-                groups.insert(0, _Group(self._added(added), kind, len(added)))
+                entries = self._added(added, age if kind == ManifestContent.DATA else None)
+                groups.insert(0, _Group(entries, kind, len(added)))
         return [
             one.content
             if isinstance(one.content, ManifestFile)
@@ -221,12 +229,12 @@ class ManifestDraft:
             return _DeleteManifestWriter(spec, schema, output, self._snapshot_id, _CODEC)
         return write_manifest(2, spec, schema, output, self._snapshot_id, _CODEC)
 
-    def _added(self, files: Sequence[DataFile]) -> list[ManifestEntry]:
+    def _added(self, files: Sequence[DataFile], age: int | None = None) -> list[ManifestEntry]:
         return [
             ManifestEntry.from_args(
                 status=ManifestEntryStatus.ADDED,
                 snapshot_id=self._snapshot_id,
-                sequence_number=None,
+                sequence_number=age,
                 file_sequence_number=None,
                 data_file=file,
             )
@@ -237,7 +245,8 @@ class ManifestDraft:
         """The entry with another status; a deleted one carries the snapshot that deleted it."""
         deleted = status == ManifestEntryStatus.DELETED
         sequence = entry.sequence_number if entry.sequence_number is not None else self._sequence_number
-        file_sequence = entry.file_sequence_number if entry.file_sequence_number is not None else sequence
+        # Only an entry of this very snapshot lacks it.
+        file_sequence = entry.file_sequence_number if entry.file_sequence_number is not None else self._sequence_number
         return ManifestEntry.from_args(
             status=status,
             snapshot_id=self._snapshot_id if deleted else entry.snapshot_id,

@@ -68,12 +68,16 @@ class Change:
 
     files: data files to add; with `replace` they take the place of all there are. deletes: position-delete files
     to add; they may name rows of `files`. removed: locations of data and delete files that leave, their rows being
-    dead or in `files` too (compaction). schema: the table's new schema, if it changes.
+    dead or in `files` too (compaction). age: the data sequence number of `files`, where they take the place of old
+    ones and must not look newer than what came after those. drops: rows leave with `removed` that no new file has.
+    schema: the table's new schema, if it changes.
     """
 
     files: Sequence[DataFile] = ()
     deletes: Sequence[DataFile] = ()
     removed: Collection[str] = ()
+    age: int | None = None
+    drops: bool = False
     replace: bool = False
     schema: Schema | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +131,8 @@ class LakeTable:
         self._owns_data = owns_data
         self._paths: dict[int, frozenset[str]] = {}
         self._locations = table.location_provider()
+        self.uncommitted: set[str] = set()
+        """Data files that were begun here, and that no commit has named yet."""
         current = self.metadata.current_snapshot()
         self.manifests = Manifests(table.io, current.manifests(table.io) if current is not None else ())
 
@@ -154,7 +160,9 @@ class LakeTable:
 
     def new_data_location(self) -> str:
         """Where a new data file goes."""
-        return self._locations.new_data_location(f"{uuid.uuid4()}.parquet")
+        location = self._locations.new_data_location(f"{uuid.uuid4()}.parquet")
+        self.uncommitted.add(location)
+        return location
 
     def draft(self, change: Change) -> Draft:
         """Write a commit's manifests. Changes nothing: the table is as before until `adopt`."""
@@ -175,7 +183,7 @@ class LakeTable:
         manifests = (
             drafting.replace(change.files, change.deletes)
             if change.replace
-            else drafting.append(change.files, change.deletes, change.removed)
+            else drafting.append(change.files, change.deletes, change.removed, change.age)
         )
         snapshot = Snapshot.model_validate(
             {
@@ -239,6 +247,7 @@ class LakeTable:
         self.metadata, self.metadata_location = metadata, location
         self.table.metadata, self.table.metadata_location = metadata, location
         self.manifests = draft.manifests
+        self.uncommitted.difference_update(draft.added)
         self._paths[draft.snapshot.snapshot_id] = draft.manifests.paths
         held = {snapshot.snapshot_id for snapshot in metadata.snapshots}
         self._paths = {key: paths for key, paths in self._paths.items() if key in held}
@@ -272,7 +281,8 @@ class LakeTable:
         summary = update_snapshot_summaries(Summary(operation=operation, **collector.build(), **change.summary), before)
         if change.removed and not change.replace:
             # PyIceberg refuses to count for this operation, though the sums are the same.
-            return Summary(operation=Operation.REPLACE, **summary.additional_properties)
+            operation = Operation.DELETE if change.drops else Operation.REPLACE
+            return Summary(operation=operation, **summary.additional_properties)
         return summary
 
     def _expired(self, new: Snapshot, now_ms: int) -> list[Snapshot]:

@@ -30,6 +30,8 @@ def exchange(
     *,
     files: Sequence[DataFile] = (),
     deletes: Sequence[DataFile] = (),
+    age: int | None = None,
+    drops: bool = False,
     properties: Mapping[str, str] | None = None,
 ) -> bool:
     """Commit new files in the place of others; False, and they are deleted, if some of those have left meanwhile.
@@ -49,6 +51,8 @@ def exchange(
                     files=files,
                     deletes=deletes,
                     removed=frozenset(removed),
+                    age=age,
+                    drops=drops,
                     properties=properties or {},
                     summary=summary(table, reason),
                 )

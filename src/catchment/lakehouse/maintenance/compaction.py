@@ -29,7 +29,8 @@ def merge_files(
     locations = [one.location for one in files]
     rows = live_rows(table.table.io, locations, table.metadata.schema())
     new = FileWriting(table, target_bytes, check).write_all(one.rows for one in rows)
-    if not exchange(writer, table, locations, Kind.COMPACTION, files=new):
+    # Changes are replayed in the order of their files' ages: the new file is as old as what it is made of.
+    if not exchange(writer, table, locations, Kind.COMPACTION, files=new, age=max(one.age for one in files)):
         return None
     return Work(
         table.name,

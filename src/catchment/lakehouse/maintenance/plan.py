@@ -34,15 +34,14 @@ SMALLEST_DELETES = 1_000
 class FileState:
     """A data file as a plan sees it.
 
-    dead: rows that delete files name. order: files of a table by their age: their newest version, then when they
-    were committed (a file that was made of old ones is committed late).
+    dead: rows that delete files name. age: the data sequence number; a file made of others has their highest.
     """
 
     location: str
     size: int
     rows: int
     dead: int = 0
-    order: tuple[bytes, int] = (b"", 0)
+    age: int = 0
 
     @property
     def live_bytes(self) -> int:
@@ -68,7 +67,7 @@ def neighbours(files: Iterable[FileState], target_bytes: int) -> list[FileState]
 
     Only neighbours by age are merged, so that files go on having narrow bounds of time.
     """
-    ordered = sorted(files, key=lambda one: one.order)
+    ordered = sorted(files, key=lambda one: one.age)
     for size_class in sorted({size_of(one.size, SMALLEST_BYTES) for one in ordered if not _full(one, target_bytes)}):
         for run in _runs(ordered, size_class, target_bytes):
             if sum(size_of(one.size, SMALLEST_BYTES) == size_class for one in run) >= FAN_IN:
@@ -96,7 +95,7 @@ def alike(files: Iterable[FileState], target_bytes: int) -> list[FileState]:
             classes.setdefault(size_of(one.live_bytes, SMALLEST_BYTES), []).append(one)
     for _, members in sorted(classes.items()):
         if len(members) >= FAN_IN:
-            return [*_limited(sorted(members, key=lambda one: one.order), target_bytes), *wholly_dead]
+            return [*_limited(sorted(members, key=lambda one: one.age), target_bytes), *wholly_dead]
     enough = len(wholly_dead) >= FAN_IN or sum(one.rows for one in wholly_dead) >= NOTICED_DEAD_ROWS
     return wholly_dead if enough else []
 

@@ -13,7 +13,7 @@ from catchment.lakehouse.manifests import Manifests
 from catchment.lakehouse.position_delete import Positions, read_position_deletes
 from catchment.lakehouse.table import LakeTable
 
-COMMITTED_AT, VERSION = "_committed_at", "_version"
+COMMITTED_AT = "_committed_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +109,7 @@ def _data(
                 entry.data_file.file_path,
                 entry.data_file.file_size_in_bytes,
                 entry.data_file.record_count,
-                order=(
-                    _upper(entry.data_file, ids.get(VERSION)) or b"",
-                    entry.sequence_number if entry.sequence_number is not None else manifest.sequence_number,
-                ),
+                age=entry.sequence_number if entry.sequence_number is not None else manifest.sequence_number,
             ),
             _age(entry.data_file, ids.get(COMMITTED_AT)),
         )

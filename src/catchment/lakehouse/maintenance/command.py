@@ -1,0 +1,1 @@
+"""`maintain` as a request: done by whoever holds the pipeline's lease."""

@@ -1,0 +1,142 @@
+"""Maintenance beside capture: a thread that does a piece of what is due, and rests.
+
+It also does what commands ask of the process that holds the lease. A failure is logged and kept in the status, and
+tried again; nothing that happens here stops capture, except a commit whose outcome is unknown: then the writer
+refuses further commits, and the pipeline opens everything again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from catchment.errors import CatchmentError
+from catchment.lakehouse.config import MaintenanceConfig
+from catchment.lakehouse.maintenance.maintainer import FindKeyed, Maintainer
+from catchment.lakehouse.maintenance.table_files import TableFiles
+from catchment.lakehouse.maintenance.work import Work
+from catchment.lakehouse.requests import pending
+from catchment.lakehouse.tasks import Stopped, serve_requests
+from catchment.lakehouse.writer import LakeWriter
+from catchment.telemetry import LOGGER
+
+log = logging.getLogger(LOGGER)
+
+Step = Callable[[], bool]
+
+REQUEST_SECONDS = 0.5
+"""How soon a command's request is taken."""
+
+SLICE_SECONDS = 0.2
+"""Within a piece of work: so long it works before it rests for the share of time that is not its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceStatus:
+    """How maintenance is. last: the last piece of work, and when it ended (epoch seconds). error: why it fails now."""
+
+    last: Work | None = None
+    last_at: float | None = None
+    pieces: int = 0
+    error: str | None = None
+
+
+class MaintenanceService:
+    """Maintains a pipeline's tables while its sink is open: `start`, then `stop`, once each."""
+
+    def __init__(self, writer: LakeWriter, config: MaintenanceConfig, find_keyed: FindKeyed) -> None:
+        self._writer = writer
+        self._config = config
+        self._maintainer = Maintainer(writer, config, find_keyed)
+        self._stopping = threading.Event()
+        self._pace = _Pace(config.budget_percent, self._stopping)
+        self._status = MaintenanceStatus()
+        self._thread = threading.Thread(target=self._run, name="catchment-maintenance", daemon=True)
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: work under way is broken off, and leaves the lake as it was. Before the writer is closed."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def status(self) -> MaintenanceStatus:
+        """How it is. From any thread."""
+        return self._status
+
+    def tables(self) -> Mapping[str, TableFiles]:
+        """The files of each table at the last look."""
+        return self._maintainer.tables()
+
+    def _run(self) -> None:
+        look_at = time.monotonic() + self._config.interval_seconds
+        while not self._stopping.wait(REQUEST_SECONDS):
+            self._attempt(self._serve)
+            if self._config.enabled and time.monotonic() >= look_at:
+                worked = self._attempt(self._step)
+                look_at = time.monotonic() + (0.0 if worked else self._config.interval_seconds)
+
+    def _serve(self) -> bool:
+        return pending(self._writer.ops, self._writer.pipeline) and bool(serve_requests(self._writer, self._stopping))
+
+    def _step(self) -> bool:
+        """Do one piece, at its pace; was there one?"""
+        self._pace.begin()
+        work = self._maintainer.step(self._pace.check)
+        if work is None:
+            return False
+        log.info("Maintenance: %s", work)
+        self._status = MaintenanceStatus(work, time.time(), self._status.pieces + 1)
+        self._pace.rest()
+        return True
+
+    def _attempt(self, what: Step) -> bool:
+        try:
+            return what()
+        except Stopped:
+            return False
+        except CatchmentError as error:
+            self._failed(str(error))
+        except Exception as error:  # whatever it is, capture goes on
+            # Its message may come from anywhere and hold anything; the type does not.
+            self._failed(f"{type(error).__name__} while the lake was maintained")
+            log.debug("Maintenance failed", exc_info=True)
+        return False
+
+    def _failed(self, message: str) -> None:
+        if message != self._status.error and not self._stopping.is_set():
+            log.warning("The lake could not be maintained; it is tried again, capture goes on. %s", message)
+        self._status = MaintenanceStatus(self._status.last, self._status.last_at, self._status.pieces, message)
+
+
+class _Pace:
+    """Work for a while, rest for the rest: never more of the time than the budget, also within a long piece."""
+
+    def __init__(self, budget_percent: float, stopping: threading.Event) -> None:
+        self._rest_for_each_second = 100.0 / min(100.0, max(0.1, budget_percent)) - 1.0
+        self._stopping = stopping
+        self._since = time.monotonic()
+
+    def begin(self) -> None:
+        self._since = time.monotonic()
+
+    def check(self) -> None:
+        """Rest if it is time to. Raises `Stopped` when the process ends."""
+        if self._stopping.is_set():
+            raise Stopped
+        if time.monotonic() - self._since >= SLICE_SECONDS:
+            self.rest()
+            if self._stopping.is_set():
+                raise Stopped
+
+    def rest(self) -> None:
+        """Rest for what was worked since the last rest."""
+        self._stopping.wait((time.monotonic() - self._since) * self._rest_for_each_second)
+        self._since = time.monotonic()
