@@ -242,21 +242,33 @@ def test_any_sequence_of_commits_is_read_as_pyiceberg_reads_it(
 
 
 def test_a_table_that_went_back_to_an_older_snapshot_shows_that_snapshots_rows(rows: Rows) -> None:
-    first = rows.add([1, 2, 3])
-    snapshot = rows.table.metadata.current_snapshot_id
     reader = LakeReader(rows.catalog)
-    second = rows.add([4], {first: [0]})
-    rows.rewrite([first])
-    assert second
+    snapshots: list[int | None] = []
     with open_duckdb(threads=1) as lake:
-        show(lake, reader.tables())
-        assert ids(lake) == [2, 3, 4]
-        assert snapshot is not None
-        table = rows.catalog.load_table(("silver", "orders"))
-        with table.manage_snapshots() as manage:
-            manage.rollback_to_snapshot(snapshot)
-        show(lake, reader.tables())
-        assert ids(lake) == [1, 2, 3]
+
+        def shown() -> list[int]:
+            snapshots.append(LakeTable.load(rows.catalog, ("silver", "orders")).metadata.current_snapshot_id)
+            show(lake, reader.tables())
+            return ids(lake)
+
+        def back_to(n: int) -> list[int]:
+            found = snapshots[n]
+            assert found is not None
+            with rows.catalog.load_table(("silver", "orders")).manage_snapshots() as manage:
+                manage.rollback_to_snapshot(found)
+            return shown()
+
+        first = rows.add([1, 2, 3])
+        rows.add([4], {first: [0]})
+        assert shown() == [2, 3, 4]
+        rows.add([5], {first: [1]})
+        assert shown() == [3, 4, 5]
+        rows.rewrite([first])
+        assert shown() == [3, 4, 5]
+        # The file comes back, and its delete files had been there all the time.
+        assert back_to(1) == [3, 4, 5]
+        # Now a delete file goes whose data file stays.
+        assert back_to(0) == [2, 3, 4]
 
 
 def test_what_spark_deleted_is_not_shown(tmp_path: Path, spark: Spark) -> None:

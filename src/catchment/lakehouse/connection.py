@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
-from catchment.lakehouse import bronze, current
+from catchment.lakehouse import bronze, current, history_view
 from catchment.lakehouse.bronze import Unreadable
 from catchment.lakehouse.moment import LakeReader, TableSnapshot
 from catchment.lakehouse.sql import identifier, literal, literals
@@ -77,12 +77,14 @@ def open_duckdb(threads: int | None = None, memory_limit: str | None = None) -> 
 
 
 def show(connection: DuckDBPyConnection, tables: Iterable[TableSnapshot]) -> None:
-    """Make or replace the views of these tables: the table's own, and `current.<table>` of a bronze one.
+    """Make or replace the views of these tables: the table's own, `current.<table>` of a bronze one, and
+    `silver.<table>_history` of versions.
 
     What cannot be shown faithfully becomes a view that raises the reason when it is queried.
     """
     shown = list(tables)
     spellings = Counter((table.layer, table.name.lower()) for table in shown)
+    names = {table.name for table in shown if table.layer == "silver"}
     for table in shown:
         if spellings[table.layer, table.name.lower()] > 1:
             _refusal(
@@ -98,6 +100,8 @@ def show(connection: DuckDBPyConnection, tables: Iterable[TableSnapshot]) -> Non
         _view(connection, table.layer, table, bronze.relation)
         if table.layer == "bronze":
             _view(connection, "current", table, current.relation)
+        if (history := history_view.history_name(table)) is not None and history not in names:
+            _view(connection, "silver", table, history_view.relation, name=history)
 
 
 def confine(connection: DuckDBPyConnection, files: Iterable[str]) -> None:
@@ -129,19 +133,23 @@ _EXPLAINED_COPY = re.compile(r"\s*explain\s+(\([^)]*\)\s*|analyze\s+)*copy\b", r
 
 
 def _view(
-    connection: DuckDBPyConnection, schema: str, table: TableSnapshot, relation: Callable[[TableSnapshot], str]
+    connection: DuckDBPyConnection,
+    schema: str,
+    table: TableSnapshot,
+    relation: Callable[[TableSnapshot], str],
+    name: str | None = None,
 ) -> None:
     import duckdb
 
-    name = f"{identifier(schema)}.{identifier(table.name)}"
+    at = f"{identifier(schema)}.{identifier(name or table.name)}"
     try:
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {relation(table)}")
+        connection.execute(f"CREATE OR REPLACE VIEW {at} AS {relation(table)}")
     except Unreadable as reason:
-        _refusal(connection, name, str(reason), table)
+        _refusal(connection, at, str(reason), table if name is None else None)
     except duckdb.Error as error:
         first = str(error).partition("\n")[0]
-        reason_ = f"{schema}.{table.name} cannot be shown in DuckDB; read it with PyIceberg. {first}"
-        _refusal(connection, name, reason_, table)
+        reason_ = f"{schema}.{name or table.name} cannot be shown in DuckDB; read it with PyIceberg. {first}"
+        _refusal(connection, at, reason_, table if name is None else None)
 
 
 def _load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> None:
@@ -152,19 +160,21 @@ def _load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> Non
     connection.unregister("dead_rows")
 
 
-def _refusal(connection: DuckDBPyConnection, name: str, reason: str, table: TableSnapshot) -> None:
-    """A view that gives the reason whatever is asked of it, also a count."""
+def _refusal(connection: DuckDBPyConnection, name: str, reason: str, table: TableSnapshot | None) -> None:
+    """A view that gives the reason whatever is asked of it, also a count. table: whose columns it has."""
     import duckdb
 
     error = f"error({literal(reason)})"
+    refused = f"{error} AS refused"
     try:
         columns = [
-            f"CAST({error} AS {bronze.duck_type(f.field_type)}) AS {identifier(f.name)}" for f in table.schema.fields
+            f"CAST({error} AS {bronze.duck_type(f.field_type)}) AS {identifier(f.name)}"
+            for f in (table.schema.fields if table is not None else ())
         ]
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {', '.join(columns)} WHERE {error}")
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {', '.join(columns) or refused} WHERE {error}")
     except (duckdb.Error, KeyError):
         # Types or names that DuckDB does not have may be why the table is refused.
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {error} AS refused WHERE {error}")
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {refused} WHERE {error}")
 
 
 def _show_ops(connection: DuckDBPyConnection, store: OpsStore, pipeline: str | None) -> None:

@@ -31,7 +31,7 @@ def relation(table: TableSnapshot) -> str:
     key = tuple(json.loads(table.properties.get(KEY_PROPERTY, "[]")))
     if not key or not types.keys() >= set(key):
         raise Unreadable(f"{table} has no key, so it has no current rows; query its changes in {table}")
-    uncertain = [name for name in key if _may_be_unrepresentable(types[name])]
+    uncertain = [name for name in key if may_be_unrepresentable(types[name])]
     changes = f"{identifier(table.layer)}.{identifier(table.name)}"
     return Replay(changes, key, tuple(types), as_text=uncertain).sql()
 
@@ -45,7 +45,8 @@ def _row_type(table: TableSnapshot) -> StructType:
     return after
 
 
-def _may_be_unrepresentable(kind: object) -> bool:
+def may_be_unrepresentable(kind: object) -> bool:
+    """Has this Iceberg type values that PostgreSQL has and it cannot hold (infinity, NaN)?"""
     from pyiceberg.types import DateType, DecimalType, TimestampType, TimestamptzType
 
     return isinstance(kind, DateType | TimestampType | TimestamptzType | DecimalType)
