@@ -19,6 +19,7 @@ from catchment.finding import Finding
 from catchment.sources.administration import Removal, Retention
 
 if TYPE_CHECKING:
+    from catchment.progress import Progress
     from catchment.sinks.base import Sink
     from catchment.sources.base import Source
     from catchment.transforms.base import Transform
@@ -68,6 +69,13 @@ class SourceConfig(Protocol):
 
     def retention(self, context: BuildContext) -> Retention:
         """What the source keeps for the pipeline now. Raises `Retriable` when it cannot be asked."""
+        ...
+
+    def acknowledged(self, context: BuildContext, held: Progress) -> Progress | None:
+        """What the source was told is durable, in the lane of `held` that it would resume; None when it keeps nothing.
+
+        Raises `Retriable` when it cannot be asked.
+        """
         ...
 
 

@@ -12,6 +12,8 @@ import fcntl
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,16 @@ class Lease:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+@contextmanager
+def held(pipeline: str, directory: Path) -> Iterator[None]:
+    """Nobody else holds the lease meanwhile: for work on the catalog's file itself, where no epoch can be kept."""
+    descriptor = _lock(lock_path(pipeline, directory), pipeline, briefly=True)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def lock_path(pipeline: str, directory: Path) -> Path:

@@ -13,6 +13,7 @@ from catchment.finding import Finding
 from catchment.sources.administration import Removal, Retention
 
 if TYPE_CHECKING:
+    from catchment.progress import Progress
     from catchment.sources.base import Source
     from catchment.sources.verification import SourceVerification
 
@@ -98,6 +99,12 @@ class PostgresSourceConfig(ComponentConfig):
         from catchment.sources.postgres.retention import ask_retention
 
         return ask_retention(self, context.pipeline)
+
+    def acknowledged(self, context: BuildContext, held: Progress) -> Progress | None:
+        """Where the slot stands, in the lane of `held` that it would go on with."""
+        from catchment.sources.postgres.acknowledged import ask_acknowledged
+
+        return ask_acknowledged(self, context.pipeline, held)
 
     def verification(self, context: BuildContext) -> SourceVerification:
         """The server's tables at exact points, for comparing them with the lake."""
