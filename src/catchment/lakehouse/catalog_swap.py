@@ -11,7 +11,7 @@ from pathlib import Path
 
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.backup import Name, durable
-from catchment.lakehouse.catalog import BUSY_TIMEOUT_SECONDS, CATALOG_NAME
+from catchment.lakehouse.catalog import CATALOG_NAME
 from catchment.lakehouse.storage import writing
 from catchment.progress import Progress
 
@@ -36,19 +36,19 @@ def put_in_place(staged: Path, catalog: Path, locations: Locations, progress: Pr
         aside = _set_aside(catalog)
         fresh = catalog.with_name(f"{catalog.name}.restoring")
         shutil.copyfile(staged, fresh)
-        _point(fresh, locations, progress, _epochs(aside) if aside is not None else None)
+        _point(fresh, locations, progress, _epochs(aside))
         durable(fresh)
         fresh.replace(catalog)
         durable(catalog.parent)
     return aside
 
 
-def _epochs(catalog: Path) -> dict[str, int] | None:
-    """Pipeline → epoch in the catalog that is replaced; None when it cannot be read."""
-    if not catalog.exists():
+def _epochs(aside: Path | None) -> dict[str, int] | None:
+    """Pipeline → epoch in the catalog that is replaced; None when it is not there or damaged."""
+    if aside is None or aside.with_name(f"{aside.name}-wal").exists():
         return None
     try:
-        with closing(sqlite3.connect(catalog, timeout=BUSY_TIMEOUT_SECONDS)) as connection:
+        with closing(sqlite3.connect(aside, timeout=PATIENCE_SECONDS)) as connection:
             return dict(connection.execute("SELECT pipeline, epoch FROM ops_lease").fetchall())
     except sqlite3.Error:
         return None
