@@ -7,6 +7,7 @@
 * `catchment.testing.faults`: failures of a sink, as data.
 * `catchment.testing.changes`: random changes from a seed, and a model of the rows they lead to.
 * `catchment.testing.clock`: a clock that a test turns.
+* `catchment.testing.lake`: is silver what replaying bronze gives?
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ with suppress(ImportError):
     pytest.register_assert_rewrite(
         "catchment.testing.reading",
         "catchment.testing.delivery",
+        "catchment.testing.lake",
         "catchment.testing.sources",
         "catchment.testing.sinks",
     )
