@@ -13,7 +13,7 @@ from rich.text import Text
 from catchment.cli.quantities import duration
 from catchment.quality.advice import advice
 from catchment.quality.config import Severity
-from catchment.quality.outcome import RuleOutcome, Status, Suite, TableOutcome, counted
+from catchment.quality.outcome import RuleOutcome, Status, Suite, TableOutcome, counted, named_keys
 
 _STYLES = {Status.PASSED: "green", Status.UNJUDGED: "yellow"}
 _BROKEN = {Severity.FAIL: "bold red", Severity.QUARANTINE: "magenta", Severity.FLAG: "yellow"}
@@ -54,8 +54,7 @@ def _style(rule: RuleOutcome) -> str:
 
 
 def _found(rule: RuleOutcome) -> str:
-    shown = ["(" + ", ".join(f"{name}={value}" for name, value in key.items()) + ")" for key in rule.keys]
-    return f"{rule.said} {' '.join(shown)}".rstrip()
+    return f"{rule.said} Such as {named_keys(rule)}." if rule.keys else rule.said
 
 
 def _summary(suite: Suite) -> str:

@@ -37,10 +37,14 @@ def transpile(model: Model, dialect: Dialect) -> str:
     found = not_portable(model, dialect)
     if found:
         raise ConfigError("\n".join(found))
-    tree = parse(model.file, model.sql)
+    return in_dialect(parse(model.file, model.sql), dialect, pretty=True)
+
+
+def in_dialect(tree: exp.Query, dialect: Dialect, *, pretty: bool = False) -> str:
+    """A query of DuckDB's, of which `refusals` has nothing to say, in another engine's SQL. Changes the tree."""
     for node in tree.walk():
         node.comments = None
-    return _rewritten(tree, dialect).sql(dialect=dialect.value, pretty=True)
+    return _rewritten(tree, dialect).sql(dialect=dialect.value, pretty=pretty)
 
 
 def not_portable(model: Model, dialect: Dialect) -> list[str]:

@@ -13,8 +13,9 @@ from decimal import Decimal, InvalidOperation
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ErrorLevel, SqlglotError
 
+from catchment.lakehouse.dialect import Dialect, in_dialect
+from catchment.lakehouse.portable import refusals
 from catchment.quality.config import (
     AcceptedValues,
     ColumnCount,
@@ -82,7 +83,7 @@ def _rule(rule: Rule, required: Iterable[str]) -> str:
         case Relationship() as check:
             return _relationship(check, required)
         case Expression() as check:
-            return _no_row(f"NOT ({_spark(check.sql)})")
+            return _no_row(f"NOT {_spark(check.sql)}")
         case RowCount() as check:
             bounds = {">=": check.min, "<=": check.max}
             return _all(f"RowCount {operator} {bound}" for operator, bound in bounds.items() if bound is not None)
@@ -146,14 +147,15 @@ def _relationship(check: Relationship, required: Iterable[str]) -> str:
 
 
 def _spark(sql: str) -> str:
-    """A DuckDB expression in Spark's dialect."""
-    try:
-        tree = sqlglot.parse_one(sql, read="duckdb")
-        for column in tree.find_all(exp.Column):
-            column.this.set("quoted", True)
-        return tree.sql(dialect="spark", unsupported_level=ErrorLevel.RAISE, comments=False)
-    except SqlglotError as error:
-        raise _Unsayable(f"Spark has no such expression ({_one_line(str(error))})") from None
+    """A DuckDB expression in Spark's SQL, as far as it means the same there."""
+    query = sqlglot.parse_one(f"SELECT (\n{sql}\n)", read="duckdb")
+    if not isinstance(query, exp.Select):
+        raise _Unsayable("it cannot be translated")
+    for refusal in refusals(query, athena=False):
+        raise _Unsayable(refusal.reason)
+    for column in query.find_all(exp.Column):
+        column.this.set("quoted", True)
+    return in_dialect(query, Dialect.SPARK).removeprefix("SELECT ")
 
 
 def _no_row(condition: str) -> str:

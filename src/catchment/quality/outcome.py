@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from catchment.quality.config import Severity
+from catchment.quality.config import RULES, Severity
 
 
 class Status(StrEnum):
@@ -38,6 +38,11 @@ class RuleOutcome:
     broken: int | None = None
     quarantined: int = 0
     keys: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def row_local(self) -> bool:
+        """Can one row alone break it?"""
+        return RULES[self.type].row_local
 
     @property
     def stops_gold(self) -> bool:
@@ -143,3 +148,11 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """Some names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def named_keys(rule: RuleOutcome) -> str:
+    """The keys that were asked for: `order_id 41, 198`, or `(a 1, b 2) (a 1, b 3)` for keys of several columns."""
+    if all(len(key) == 1 for key in rule.keys):
+        names = {name for key in rule.keys for name in key}
+        return f"{', '.join(names)} {', '.join(str(value) for key in rule.keys for value in key.values())}"
+    return " ".join("(" + ", ".join(f"{name} {value}" for name, value in key.items()) + ")" for key in rule.keys)

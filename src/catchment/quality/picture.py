@@ -20,7 +20,7 @@ def ring(good: int, whole: int, kind: str, title: str) -> str:
         f'<circle class="rest" cx="50" cy="50" r="{_RADIUS:.0f}"/>'
         f'<circle class="part" cx="50" cy="50" r="{_RADIUS:.0f}" transform="rotate(-90 50 50)" '
         f'stroke-dasharray="{shown * _ROUND:.2f} {_ROUND:.2f}"/>'
-        f'<text x="50" y="56">{percent(good, whole)}</text></svg>'
+        f'<text x="50" y="56">{escape(percent(good, whole))}</text></svg>'
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -9,7 +10,7 @@ from importlib.resources import files
 
 from catchment.quality.advice import advice
 from catchment.quality.config import Severity
-from catchment.quality.outcome import RuleOutcome, Status, Suite, TableOutcome, counted
+from catchment.quality.outcome import RuleOutcome, Status, Suite, TableOutcome, counted, named_keys
 from catchment.quality.picture import percent, ring, trend
 from catchment.quality.results import WHOLE, Point
 
@@ -20,6 +21,7 @@ _SECTIONS = {
     Severity.QUARANTINE: ("Kept out of silver", "rows that break one of these stay in quarantine"),
     Severity.FLAG: ("Flagged", "told here, and marked in the column <code>_quality</code>"),
 }
+_CODE = re.compile("`([^`]+)`")
 _WORST = (Severity.FAIL, Severity.QUARANTINE, Severity.FLAG)
 
 
@@ -57,7 +59,7 @@ def _verdict(suite: Suite) -> str:
     else:
         said = f"{len(broken)} of {counted(len(list(suite)), 'rule')} {'is' if len(broken) == 1 else 'are'} broken"
         said += ", and gold is stopped" if suite.stops_gold else ""
-    todo = "".join(f"<li>{escape(line)}</li>" for line in advice(suite))
+    todo = "".join(f"<li>{_marked(line)}</li>" for line in advice(suite))
     then = f'<p class="soft">What to do next</p><ul>{todo}</ul>' if todo else ""
     return f'<section class="verdict {kind}"><strong>{said}.</strong>{then}</section>'
 
@@ -68,20 +70,17 @@ def _cards(suite: Suite, history: History) -> str:
 
 
 def _card(table: TableOutcome, points: Sequence[Point]) -> str:
-    kind = _worst([rule for rule in table.rules if rule.status is Status.BROKEN])
+    kind = _worst([rule for rule in table.rules if rule.row_local and rule.status is Status.BROKEN])
     picture = ""
     if table.broken is not None and table.rows is not None:
         kept = table.rows - table.broken
-        row_kind = _worst([rule for rule in table.rules if rule.broken and rule.status is Status.BROKEN])
-        picture = ring(
-            kept, table.rows, row_kind, f"{percent(kept, table.rows)} of the rows keep every rule about rows"
-        )
+        picture = ring(kept, table.rows, kind, f"{percent(kept, table.rows)} of the rows keep every rule about rows")
     shares = [1 - (point.broken or 0) / point.rows for point in points if point.rows]
     line = trend(shares, kind, f"Share of rows that keep every rule, over the last {counted(len(shares), 'suite')}")
     if line:
         worst, best = min(shares), max(shares)
-        span = f"between {worst:.1%} and {best:.1%}" if worst != best else f"always {best:.1%}"
-        caption = f"Rows that keep every rule: last {len(shares)} times {span}"
+        span = f"{100 * worst:.1f} to {100 * best:.1f} %" if worst != best else f"{100 * best:.1f} %"
+        caption = f"Rows that keep every rule, the last {len(shares)} times: {span}"
         line = f"<figure>{line}<figcaption>{caption}</figcaption></figure>"
     facts = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in _facts(table))
     return (
@@ -94,8 +93,8 @@ def _facts(table: TableOutcome) -> Iterator[tuple[str, str]]:
     if table.rows is None:
         yield "rows", "not there yet"
         return
-    broken = [rule for rule in table.rules if rule.status is Status.BROKEN]
-    yield "rules", f"{len(table.rules) - len(broken)} of {len(table.rules)} not broken"
+    held = sum(rule.status is Status.PASSED for rule in table.rules)
+    yield "rules", f"{held} of {len(table.rules)} hold"
     yield "rows", f"{table.rows:,}"
     if table.broken:
         yield "break a rule", f"{table.broken:,}"
@@ -104,7 +103,7 @@ def _facts(table: TableOutcome) -> Iterator[tuple[str, str]]:
     if table.columns is not None:
         yield "columns", f"{table.columns}"
     if table.newest is not None:
-        yield "newest change", _moment(table.newest)
+        yield "newest (UTC)", _moment(table.newest).removesuffix(" UTC")
     if table.layer:
         yield "read from", table.layer
 
@@ -118,8 +117,9 @@ def _section(suite: Suite, severity: Severity, history: History) -> str:
     title, meaning = _SECTIONS[severity]
     rows = "".join(_row(rule, history.get((rule.table, rule.rule), ())) for rule in rules)
     return (
-        f'<h2>{title}<small>{meaning}</small></h2><div class="rules"><table><thead><tr><th></th><th>rule</th>'
-        f'<th>found</th><th class="line">broken rows, over time</th></tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<h2>{title}<small>{meaning}</small></h2><div class="rules"><table><colgroup><col class="state">'
+        '<col class="rule"><col><col class="line"></colgroup><thead><tr><th></th><th>rule</th><th>found</th>'
+        f"<th>broken rows over time</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -130,8 +130,7 @@ def _row(rule: RuleOutcome, points: Sequence[Point]) -> str:
     quiet = not any(counts)
     about = f"{escape(rule.table)} · {escape(rule.type.replace('_', ' '))}"
     description = f"<br>{escape(rule.description)}" if rule.description else ""
-    keys = "; ".join(", ".join(f"{name} {value}" for name, value in key.items()) for key in rule.keys)
-    shown = f'<br><span class="soft">such as {escape(keys)}</span>' if keys else ""
+    shown = f'<br><span class="soft">such as {escape(named_keys(rule))}</span>' if rule.keys else ""
     return (
         f'<tr><td class="state"><span class="mark {kind}">{rule.status.value}</span></td>'
         f'<td><span class="name">{escape(rule.rule)}</span><br><span class="soft">{about} · '
@@ -147,6 +146,11 @@ def _footer(suite: Suite) -> str:
         + (" but the keys that were asked for" if any(rule.keys for rule in suite) else "")
         + ". Results are kept in <code>ops.quality_results</code>.</footer>"
     )
+
+
+def _marked(line: str) -> str:
+    """A line with its `code` marked."""
+    return _CODE.sub(r"<code>\1</code>", escape(line))
 
 
 def _worst(broken: Sequence[RuleOutcome]) -> str:

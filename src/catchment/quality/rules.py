@@ -95,7 +95,7 @@ def load_rules(file: Path, environ: Mapping[str, str] | None = None) -> QualityR
     """
     if not file.is_file():
         raise ConfigError(f"There is no file {file} of quality rules. Correct `lakehouse.quality`, or write it.")
-    read = document.read(file, os.environ if environ is None else environ, expected=f"{EXPECTED}")
+    read = document.read(file, os.environ if environ is None else environ, expected=EXPECTED)
     try:
         config = QualityConfig.model_validate(read.values)
     except ValidationError as error:
