@@ -11,6 +11,7 @@ from catchment import __version__
 from catchment.cli import demo, generate
 from catchment.cli.backup import backup
 from catchment.cli.exits import EXIT_CODES, exit_code
+from catchment.cli.gold import gold
 from catchment.cli.init import init
 from catchment.cli.quality import quality
 from catchment.cli.query import query
@@ -61,6 +62,7 @@ app.command(epilog='Example: catchment query pipeline.yaml "SELECT * FROM curren
     query
 )
 app.command(epilog="Example: catchment verify pipeline.yaml orders --deep")(verify)
+app.command(epilog="Example: catchment gold pipeline.yaml --dialect spark --print")(gold)
 app.command(epilog="Example: catchment quality pipeline.yaml --html quality.html")(quality)
 app.command(epilog="Example: catchment snapshots pipeline.yaml silver.orders")(snapshots)
 app.command(epilog="Example: catchment serve pipeline.yaml --port 8181")(serve)

@@ -43,6 +43,11 @@ class ModelStatus:
     seconds: float = 0.0
     error: str | None = None
 
+    @property
+    def changed(self) -> bool:
+        """Did the last refresh give other rows than there were?"""
+        return self.error is None and self.changed_at is not None and self.changed_at == self.refreshed_at
+
 
 @dataclass
 class _Landed:
@@ -66,11 +71,20 @@ class _Interrupted(ConfigError):
 class GoldLayer:
     """The gold tables of some models, refreshed when asked. One thread at a time, except `interrupt`.
 
-    A model runs when one of its inputs has a new snapshot, and commits when its rows have changed.
+    A model runs when one of its inputs has a new snapshot, and commits when its rows have changed. gate: while it is
+    closed, every model keeps its rows.
     """
 
-    def __init__(self, models: Sequence[Model], catalog: Catalog, *, memory_limit: str = MEMORY_LIMIT) -> None:
+    def __init__(
+        self,
+        models: Sequence[Model],
+        catalog: Catalog,
+        *,
+        memory_limit: str = MEMORY_LIMIT,
+        gate: QualityGate | None = None,
+    ) -> None:
         self._models = tuple(models)
+        self._gate = gate
         self._reader = LakeReader(catalog)
         self._memory_limit = memory_limit
         self._landed = {model.name: _Landed(GoldTable(catalog, model)) for model in models}
@@ -83,12 +97,17 @@ class GoldLayer:
         """Each model's state after the last refresh."""
         return {name: landed.status for name, landed in self._landed.items()}
 
+    @property
+    def failed_for_now(self) -> bool:
+        """Did a model fail in the last refresh for a reason that may be over: it was landed by two at once?"""
+        return any(landed.again for landed in self._landed.values())
+
     def stale(self) -> bool:
         """Has a table that the models read, or one of their own, another state than the last refresh saw or left?
 
         Cheap with a SQL catalog. True after a landing that failed.
         """
-        if any(landed.again for landed in self._landed.values()):
+        if self.failed_for_now:
             return True
         return self._seen != self._watched(self._reader.versions(self._layers))
 

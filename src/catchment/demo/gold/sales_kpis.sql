@@ -1,7 +1,8 @@
 -- name: sales_kpis
 -- key: period
 -- description: Orders, revenue, average order value and freshness.
--- Of all time, and of the last days before the newest order. Revenue leaves cancelled orders out. Every change committed in the shop until fresh_until is counted.
+-- Of all time, and of the last days before the newest order; revenue leaves cancelled orders out. Every change
+-- committed in the shop until fresh_until is counted.
 WITH newest AS (
     SELECT max(created_at) AS order_at, max(_committed_at) AS change_at FROM current.fact_sales
 ),
@@ -24,4 +25,4 @@ FROM current.fact_sales AS sales
 CROSS JOIN newest
 JOIN periods ON periods.days IS NULL OR epoch(newest.order_at) - epoch(sales.created_at) < 86400 * periods.days
 GROUP BY periods.period
-ORDER BY orders DESC, periods.period
+ORDER BY coalesce(max(periods.days), 100000) DESC

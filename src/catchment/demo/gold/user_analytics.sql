@@ -1,8 +1,8 @@
 -- name: user_analytics
 -- key: user_id
--- description: What each user ordered, how long ago, what a year of it is worth, and the segment that makes.
--- Cancelled orders are left out. recency_days counts from the shop's newest order. lifetime_value: the user's revenue
--- a day since the first order (at least 30 days), for a year.
+-- description: What each user ordered, how long ago, what the user is worth, and the segment that makes.
+-- Cancelled orders are left out. recency_days: between the user's newest order and the shop's. lifetime_value: revenue,
+-- and a year more of it at the user's own rate since the first order; nothing more from who did not order for 90 days.
 WITH newest AS (
     SELECT max(created_at) AS order_at FROM current.fact_sales
 ),
@@ -26,6 +26,16 @@ figures AS (
         avg(users.revenue) OVER () AS average_revenue
     FROM users
     CROSS JOIN newest
+),
+rates AS (
+    SELECT
+        *,
+        CASE
+            WHEN recency_days > 90 THEN 0e0
+            WHEN days_since_first > 30 THEN 365 * revenue / nullif(days_since_first, 0)
+            ELSE 365 * revenue / 30
+        END AS a_year
+    FROM figures
 )
 SELECT
     user_id,
@@ -33,8 +43,7 @@ SELECT
     orders,
     revenue,
     round(revenue / nullif(orders, 0), 2) AS average_order_value,
-    round(365 * revenue / nullif(CASE WHEN days_since_first > 30 THEN days_since_first ELSE 30 END, 0), 2)
-        AS lifetime_value,
+    round(CAST(revenue + a_year AS DOUBLE), 2) AS lifetime_value,
     first_order_at,
     last_order_at,
     recency_days,
@@ -46,5 +55,5 @@ SELECT
         WHEN recency_days > 30 THEN 'at risk'
         ELSE 'regular'
     END AS segment
-FROM figures
+FROM rates
 ORDER BY user_id
