@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,7 +36,11 @@ class Spark:
             # Each statement sees the tables as they are then.
             f"{catalog}.cache-enabled": "false",
         }
-        self._process.ask(settings=settings)
+        self.set(settings)
+
+    def set(self, settings: Mapping[str, str]) -> None:
+        """Change settings of the session. A catalog's are read once, when its name is first used."""
+        self._process.ask(settings=dict(settings))
 
     def view(self, name: str, rows: pa.Table) -> None:
         """Make or replace a temporary view of these rows."""
