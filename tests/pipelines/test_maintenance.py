@@ -12,8 +12,8 @@ import pyarrow as pa
 from pyiceberg.manifest import ManifestContent
 
 from catchment.lakehouse.config import MaintenanceConfig
-from catchment.lakehouse.maintenance import maintainer as due_work
 from catchment.lakehouse.maintenance.maintainer import Maintainer
+from catchment.lakehouse.maintenance.plan import FAN_IN
 from catchment.lakehouse.maintenance.work import Kind, Work
 from catchment.lakehouse.silver import bronze_changes
 from catchment.lakehouse.table import LakeTable
@@ -85,7 +85,7 @@ def test_many_small_files_become_few_with_the_same_rows(tmp_path: Path) -> None:
         progress, marker = opened.progress, both(opened).metadata.properties["catchment.progress"]
         done = maintain(opened)
         assert {one.kind for one in done} == {Kind.COMPACTION}
-        assert len(data_files(opened)) < due_work.plan.FAN_IN
+        assert len(data_files(opened)) < FAN_IN
         assert pa.Table.from_batches(bronze_changes(both(opened), None)).equals(pa.Table.from_batches(before))
         # A table says of its progress what it said before, and so does every snapshot.
         assert opened.progress == progress
