@@ -37,14 +37,15 @@ class KeptReports:
 class GoldBeside:
     """Refreshes gold while a pipeline runs; makes sure of the models when it is made."""
 
-    def __init__(self, lakehouse: LakehouseConfig, directory: Path) -> None:
+    def __init__(self, lakehouse: LakehouseConfig, directory: Path, pipeline: str) -> None:
         self._lakehouse = lakehouse
         self._directory = directory
+        self._pipeline = pipeline
         GoldRefresher.of(lakehouse, directory)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        refresher = GoldRefresher.of(self._lakehouse, self._directory)
+        refresher = GoldRefresher.of(self._lakehouse, self._directory, self._pipeline)
         if refresher is None:
             yield
             return

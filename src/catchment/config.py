@@ -146,7 +146,7 @@ class PipelineConfig(ComponentConfig):
             reporters=[KeptReports(self.name, self.lakehouse, self.directory), *reporters],
             report_interval_seconds=self.telemetry.report_interval_seconds,
             ends=self.source_config.ends,
-            beside=[GoldBeside(self.lakehouse, self.directory)],
+            beside=[GoldBeside(self.lakehouse, self.directory, self.name)],
         )
 
     def build_dry(self, counts: Counts, reporters: Sequence[Reporter] = ()) -> Pipeline:

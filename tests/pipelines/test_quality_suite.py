@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 from duckdb import DuckDBPyConnection
 
+from catchment.lakehouse.gold import load_models
+from catchment.lakehouse.landing import GoldLayer
 from catchment.lakehouse.ops import OpsStore
 from catchment.quality import results
 from catchment.quality.config import Severity
@@ -20,7 +22,7 @@ from catchment.quality.gate import QualityGate
 from catchment.quality.outcome import Status, Suite
 from catchment.quality.rules import QualityRules, load_rules
 from catchment.quality.suite import run_suite
-from pipelines.bronze_lake import BronzeLake
+from pipelines.bronze_lake import BronzeLake, rows
 
 ORDER = pa.struct(
     [
@@ -260,8 +262,8 @@ def test_the_gate_is_closed_while_a_fail_rule_is_broken(
         ]
     )
     ops = OpsStore.open(lake.config, lake.directory)
-    gate = QualityGate(rules, "shop", ops)
-    assert gate.tables == {"orders", "users"}
+    gate = QualityGate(rules, "shop", lambda: OpsStore.open(lake.config, lake.directory))
+    assert gate.stored >= {("silver", "orders"), ("silver", "orders_quarantine"), ("bronze", "users")}
     for _ in range(2):
         with lake.connect() as connection:
             finding = gate.judge(connection)
@@ -272,7 +274,7 @@ def test_the_gate_is_closed_while_a_fail_rule_is_broken(
     with lake.connect() as connection:
         assert gate.judge(connection) is None
     assert results.last_gate(ops, "shop") == {}
-    gate.close()
+    ops.close()
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
 
@@ -282,6 +284,28 @@ def test_without_fail_rules_there_is_no_gate(lake: BronzeLake, read: Read) -> No
     config = lake.config.model_copy(update={"quality": Path("quality.yaml")})
     assert QualityGate.of(config, lake.directory, "shop") is None
     read(orders=["type: not_null, column: city, severity: fail"])
-    gate = QualityGate.of(config, lake.directory, "shop")
-    assert gate is not None
-    gate.close()
+    assert QualityGate.of(config, lake.directory, "shop") is not None
+
+
+def test_gold_keeps_its_rows_while_the_gate_is_closed(lake: BronzeLake, read: Read) -> None:
+    (lake.directory / "gold").mkdir()
+    (lake.directory / "gold" / "cities.sql").write_text("SELECT count(*) AS n FROM current.users")
+    rules = read(orders=["type: range, column: amount, min: 0, severity: fail"])
+    layer = GoldLayer(load_models(lake.directory / "gold"), lake.catalog, gate=QualityGate(rules, "shop"))
+    lake.append("orders", order(3), op="u", row=ORDER)
+    assert layer.refresh()["cities"].error is None
+    lake.append("users", {"id": 3, "email": "c@d"}, row=USER)
+    lake.append("orders", order(4, amount=Decimal(-1)), row=ORDER)
+    assert layer.stale()
+    assert "orders, range_amount: 1 row of 4 breaks it." in str(layer.refresh()["cities"].error)
+    assert not layer.stale()
+    assert gold(lake) == [{"n": 2}]
+    lake.append("orders", order(4), op="d", row=ORDER)
+    assert layer.stale()
+    assert layer.refresh()["cities"].error is None
+    assert gold(lake) == [{"n": 3}]
+
+
+def gold(lake: BronzeLake) -> list[dict[str, Any]]:
+    with lake.connect() as connection:
+        return rows(connection, "FROM gold.cities")

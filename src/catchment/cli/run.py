@@ -69,7 +69,7 @@ def _refresh_gold(config: PipelineConfig) -> None:
     """Once more after the last change: beside capture it is refreshed under a budget only."""
     from catchment.lakehouse.refresher import GoldRefresher
 
-    refresher = GoldRefresher.of(config.lakehouse, config.directory)
+    refresher = GoldRefresher.of(config.lakehouse, config.directory, config.name)
     if refresher is not None:
         refresher.refresh()
 

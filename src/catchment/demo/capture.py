@@ -71,7 +71,7 @@ class Capture:
         """Bring gold up to what is durable now; beside capture it runs a little behind."""
         from catchment.lakehouse.refresher import GoldRefresher
 
-        refresher = GoldRefresher.of(self._config.lakehouse, self._config.directory)
+        refresher = GoldRefresher.of(self._config.lakehouse, self._config.directory, self._config.name)
         if refresher is None:
             return
         failed = {name: status.error for name, status in refresher.refresh().items() if status.error}

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from pyiceberg.catalog import Catalog
 
+    from catchment.quality.gate import QualityGate
+
 log = logging.getLogger(LOGGER)
 
 MEMORY_LIMIT = "256MB"
@@ -88,7 +90,8 @@ class GoldLayer:
         self._reader = LakeReader(catalog)
         self._memory_limit = memory_limit
         self._landed = {model.name: _Landed(GoldTable(catalog, model)) for model in models}
-        self._wanted = frozenset(at for model in models for reference in model.references for at in reference.stored)
+        judged = gate.stored if gate is not None else frozenset()
+        self._wanted = judged | {at for model in models for reference in model.references for at in reference.stored}
         self._layers = tuple(sorted({layer for layer, _ in self._wanted} | {"gold"}))
         self._seen: dict[tuple[str, str], str] | None = None
         self._connection: DuckDBPyConnection | None = None
@@ -123,7 +126,11 @@ class GoldLayer:
         try:
             self._connection.execute("SET enable_external_file_cache = false")
             show(self._connection, [table for at, table in tables.items() if at in self._wanted])
+            closed = self._gate.judge(self._connection) if self._gate is not None else None
             for model in self._models:
+                if closed is not None:
+                    self._hold(model, closed.message)
+                    continue
                 if stopping is not None and stopping.is_set():
                     return self.status()
                 self._refresh_model(self._connection, model, tables)
@@ -134,6 +141,12 @@ class GoldLayer:
         seen |= {("gold", name): at for name, one in self._landed.items() if (at := one.table.version) is not None}
         self._seen = self._watched(seen)
         return self.status()
+
+    def _hold(self, model: Model, reason: str) -> None:
+        """Leave a model's rows as they are; it runs once the gate is open and an input has changed."""
+        landed = self._landed[model.name]
+        landed.inputs = None
+        landed.status = replace(landed.status, error=reason, refreshed_at=time.time())
 
     def interrupt(self) -> None:
         """Break off the query that runs now; its model fails. May be called from any thread."""

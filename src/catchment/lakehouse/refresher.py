@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
     from catchment.lakehouse.config import LakehouseConfig
+    from catchment.quality.gate import QualityGate
 
 log = logging.getLogger(LOGGER)
 
@@ -41,8 +42,10 @@ class GoldRefresher:
         *,
         interval_seconds: float = 2.0,
         budget_percent: float = 10.0,
+        gate: QualityGate | None = None,
     ) -> None:
         self._models = tuple(models)
+        self._gate = gate
         self._open_catalog = open_catalog
         self._interval = interval_seconds
         self._budget = min(100.0, max(0.1, budget_percent))
@@ -53,9 +56,10 @@ class GoldRefresher:
         self._thread = threading.Thread(target=self._run, name="catchment-gold", daemon=True)
 
     @classmethod
-    def of(cls, lakehouse: LakehouseConfig, directory: Path) -> GoldRefresher | None:
-        """As configured; None without gold models. Raises ConfigError when a model is wrong."""
+    def of(cls, lakehouse: LakehouseConfig, directory: Path, pipeline: str = "") -> GoldRefresher | None:
+        """As configured; None without gold models. Raises ConfigError when a model or a quality rule is wrong."""
         from catchment.lakehouse.catalog import load_catalog
+        from catchment.quality.gate import QualityGate
 
         if lakehouse.gold is None:
             return None
@@ -67,6 +71,7 @@ class GoldRefresher:
             lambda: load_catalog(lakehouse.catalog, directory),
             interval_seconds=lakehouse.gold_interval_seconds,
             budget_percent=lakehouse.gold_budget_percent,
+            gate=QualityGate.of(lakehouse, directory, pipeline),
         )
 
     def start(self) -> None:
@@ -106,7 +111,7 @@ class GoldRefresher:
     def _refresh(self, stopping: threading.Event | None) -> Mapping[str, ModelStatus]:
         with self._working:
             if self._layer is None:
-                self._layer = GoldLayer(self._models, self._open_catalog())
+                self._layer = GoldLayer(self._models, self._open_catalog(), gate=self._gate)
             return self._layer.refresh(stopping)
 
     def _run(self) -> None:

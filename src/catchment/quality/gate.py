@@ -7,7 +7,8 @@ quarantine go on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,13 @@ log = logging.getLogger(LOGGER)
 class QualityGate:
     """Judges the `fail` rules of a pipeline. One thread at a time.
 
-    ops: where results are kept, when the verdict changes; None keeps none.
+    open_ops: where results are kept when the verdict changes; without it none are.
     """
 
-    def __init__(self, rules: QualityRules, pipeline: str, ops: OpsStore | None) -> None:
+    def __init__(self, rules: QualityRules, pipeline: str, open_ops: Callable[[], OpsStore] | None = None) -> None:
         self._rules = rules
         self._pipeline = pipeline
-        self._ops = ops
+        self._open_ops = open_ops
         self._verdict: dict[tuple[str, str], str] | None = None
 
     @classmethod
@@ -51,12 +52,16 @@ class QualityGate:
         rules = load_rules(directory / lakehouse.quality)
         if not any(rule.severity is Severity.FAIL for rule in rules):
             return None
-        return cls(rules, pipeline, OpsStore.open(lakehouse, directory))
+        return cls(rules, pipeline, partial(OpsStore.open, lakehouse, directory))
 
     @property
-    def tables(self) -> frozenset[str]:
-        """The tables that the connection given to `judge` must show, in silver or, without it, in current."""
-        return frozenset(self._tables())
+    def stored(self) -> frozenset[tuple[str, str]]:
+        """The stored tables that the connection given to `judge` must show, as far as they are there."""
+        return frozenset(
+            at
+            for table in self._tables()
+            for at in (("silver", table), ("silver", f"{table}_quarantine"), ("bronze", table))
+        )
 
     def judge(self, connection: DuckDBPyConnection) -> Finding | None:
         """Why gold must stay as it is, with what to do; None when it may be refreshed."""
@@ -66,11 +71,6 @@ class QualityGate:
         if not broken:
             return None
         return error("quality", f"Gold keeps its rows: {_listed(broken)}", f"catchment quality {self._pipeline}")
-
-    def close(self) -> None:
-        """Let go of the operations data."""
-        if self._ops is not None:
-            self._ops.close()
 
     def _tables(self) -> Iterator[str]:
         for rule in self._rules:
@@ -89,12 +89,19 @@ class QualityGate:
             log.warning("Gold keeps its rows until these rules hold: %s Capture goes on.", _listed(broken))
         elif before:
             log.info("The rules that stopped gold hold again.")
-        if self._ops is not None:
+        if self._open_ops is not None:
+            self._keep(suite, self._open_ops)
+
+    def _keep(self, suite: Suite, open_ops: Callable[[], OpsStore]) -> None:
+        try:
+            ops = open_ops()
             try:
-                results.keep(self._ops, suite, results.GATE)
-            except Retriable as reason:
-                # Only a record for people: the verdict itself does not depend on it.
-                log.warning("%s", reason)
+                results.keep(ops, suite, results.GATE)
+            finally:
+                ops.close()
+        except Retriable as reason:
+            # Only a record for people: the verdict itself does not depend on it.
+            log.warning("%s", reason)
 
 
 def _listed(broken: Mapping[tuple[str, str], str]) -> str:
