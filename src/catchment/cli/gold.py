@@ -85,10 +85,12 @@ def _refresh(config: PipelineConfig, models: Sequence[Model]) -> Mapping[str, Mo
 
     from catchment.lakehouse.catalog import load_catalog
     from catchment.lakehouse.landing import GoldLayer
+    from catchment.quality.gate import QualityGate
 
+    gate = QualityGate.of(config.lakehouse, config.directory, config.name)
     catalog = load_catalog(config.lakehouse.catalog, config.directory)
     try:
-        layer = GoldLayer(models, catalog)
+        layer = GoldLayer(models, catalog, gate=gate)
         status = layer.refresh()
         for attempt in range(1, ATTEMPTS):
             if not layer.failed_for_now:
