@@ -20,7 +20,8 @@ def instructions(pipeline: str, uri: str, table: str) -> str:
         Spark 4.1
             spark-sql --packages {RUNTIME} \\
               --conf spark.sql.catalog.lake=org.apache.iceberg.spark.SparkCatalog \\
-              --conf spark.sql.catalog.lake.type=rest --conf spark.sql.catalog.lake.uri={uri}
+              --conf spark.sql.catalog.lake.type=rest --conf spark.sql.catalog.lake.uri={uri} \\
+              --conf spark.sql.catalog.lake.cache-enabled=false
             SELECT * FROM lake.{table} LIMIT 10;
 
         PyIceberg, Polars
