@@ -98,13 +98,15 @@ def source_rows(dsn: str, table: str, key: tuple[str, ...]) -> list[tuple[Any, .
         return connection.execute(query).fetchall()
 
 
-def lake_rows(pipeline: Path, table: str, columns: list[str], key: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """The rows of `current.<table>` as PostgreSQL would write them."""
+def lake_rows(
+    pipeline: Path, table: str, columns: list[str], key: tuple[str, ...], layer: str = "current"
+) -> list[tuple[Any, ...]]:
+    """The rows of `current.<table>`, or of another layer's, as PostgreSQL would write them."""
     with catchment.connect(pipeline) as connection:
-        kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE current.{table}").fetchall()}
+        kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {layer}.{table}").fetchall()}
         listed = ", ".join(_as_text(name, kinds[name]) for name in columns)
         ordered = ", ".join(f'"{name}"' for name in key)
-        return connection.execute(f"SELECT {listed} FROM current.{table} ORDER BY {ordered}").fetchall()
+        return connection.execute(f"SELECT {listed} FROM {layer}.{table} ORDER BY {ordered}").fetchall()
 
 
 def _as_text(name: str, kind: str) -> str:
@@ -125,13 +127,17 @@ def _columns(connection: psycopg.Connection[tuple[Any, ...]], table: str) -> lis
 
 
 def expect_equal(pipeline: Path, dsn: str, table: str, key: tuple[str, ...]) -> None:
-    """`current.<table>` is the source's table, row for row."""
+    """`current.<table>` and `silver.<table>` are the source's table, row for row."""
     with psycopg.connect(dsn) as connection:
         columns = _columns(connection, table)
-    expected, actual = source_rows(dsn, table, key), lake_rows(pipeline, table, columns, key)
-    missing, ghosts = set(expected) - set(actual), set(actual) - set(expected)
-    assert not missing and not ghosts, f"{table}: missing {sorted(missing)[:3]}, too many {sorted(ghosts)[:3]}"
-    assert len(expected) == len(actual)
+    expected = source_rows(dsn, table, key)
+    for layer in ("current", "silver"):
+        actual = lake_rows(pipeline, table, columns, key, layer)
+        missing, ghosts = set(expected) - set(actual), set(actual) - set(expected)
+        assert not missing and not ghosts, (
+            f"{layer}.{table}: missing {sorted(missing)[:3]}, too many {sorted(ghosts)[:3]}"
+        )
+        assert len(expected) == len(actual), f"{layer}.{table} has rows twice"
 
 
 def expect_once(pipeline: Path, tables: list[str]) -> int:

@@ -48,6 +48,10 @@ class LakehouseConfig(ComponentConfig):
     """Where the lake is."""
 
     catalog: CatalogConfig = CatalogConfig(uri="sqlite:///lake/catalog.db", warehouse="lake/warehouse")
+    silver: bool | list[str] = True
+    """Keep the current rows of every table with a key in silver, or of these tables (by their bronze names) only."""
+    history: list[str] = []
+    """Keep every version of these tables' rows (`dim_users`), or of these columns (`fact_sales.status`)."""
     gold: Path | None = None
     """A directory of gold models (.sql), relative to pipeline.yaml."""
     gold_interval_seconds: float = 2.0

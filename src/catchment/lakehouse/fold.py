@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catchment.lakehouse.key_hash import Keys
+from catchment.lakehouse.replay import source_column
 
 Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
@@ -79,10 +80,6 @@ class Fold:
         """Their `_version`."""
         return self.changes.column("_version").take(pa.array(self.change[events]))
 
-    def is_move(self, events: Indices) -> Mask:
-        """Is the event the leaving of a key by an update?"""
-        return events >= len(self.ops)
-
     # -- rows
 
     def after(self, name: str, events: Indices, find: Find) -> pa.Array:
@@ -92,7 +89,7 @@ class Fold:
         """
         column = self._side("after", name)
         where = self.change[events]
-        unchanged = self._unchanged.get(name)
+        unchanged = self._unchanged.get(self._source_of(name))
         if unchanged is None or not unchanged[where].any():
             return column.take(pa.array(where))
         lacking = np.flatnonzero(unchanged[where])
@@ -146,18 +143,40 @@ class Fold:
             return
         by_root = dict(zip(roots.tolist(), found.to_pylist(), strict=True))
         for i, (row, map_) in enumerate(zip(rows.tolist(), there.to_pylist(), strict=True)):
-            text = dict((by_root[i] if i in by_root else map_) or []).get(name)
+            text = dict(by_root.get(i, map_) or []).get(name)
             if text is not None:
                 texts.setdefault(row, {})[name] = text
 
     def roots(self) -> Indices:
         """Events before which the row as the table has it must be looked at, for some column; ascending."""
         found = [np.empty(0, np.intp)]
-        for name, unchanged in self._unchanged.items():
-            carried, _ = self._carries(name, unchanged)
-            source = self._carriers(name, unchanged)
-            found.append(source[~carried[source]])
+        names = self.changes.schema.field("after").type.names if self._unchanged else ()
+        for name in names:
+            unchanged = self._unchanged.get(self._source_of(name))
+            if unchanged is not None:
+                carried, _ = self._carries(name, unchanged)
+                source = self._carriers(name, unchanged)
+                found.append(source[~carried[source]])
         return np.unique(np.concatenate(found))
+
+    def key_column(self, name: str, events: Indices) -> pa.Array:
+        """A column of the events' keys."""
+        count = len(self.ops)
+        values = self._side("after", name)
+        if values.null_count:
+            values = pc.coalesce(values, self._side("before", name))
+        if not len(self.moves):
+            return values.take(pa.array(self.change[events]))
+        left = self._side("before", name).take(pa.array(self.moves))
+        return pa.concat_arrays([values, left]).take(pa.array(np.where(events < count, self.change[events], events)))
+
+    @cached_property
+    def same_key_before(self) -> Indices:
+        """The event before each one on the same key; -1 for the first."""
+        before = np.full(len(self._order), -1, np.intp)
+        follows = np.flatnonzero(~self._first)
+        before[self._order[follows]] = self._order[follows - 1]
+        return before
 
     # -- keys
 
@@ -204,6 +223,10 @@ class Fold:
 
     # -- values that were not sent
 
+    def _source_of(self, name: str) -> str:
+        """What `_unchanged` calls a column: `price__v2` holds `price` after an incompatible change of its type."""
+        return source_column(name, self.changes.schema.field("after").type.names)
+
     @cached_property
     def _unchanged(self) -> dict[str, Mask]:
         """Column → changes that did not send it."""
@@ -222,9 +245,7 @@ class Fold:
     @cached_property
     def _before(self) -> Indices:
         """The event before each one, of the same row: on the same key, or through a move; -1 for the first."""
-        before = np.full(len(self._order), -1, np.intp)
-        follows = np.flatnonzero(~self._first)
-        before[self._order[follows]] = self._order[follows - 1]
+        before = self.same_key_before.copy()
         count = len(self.ops)
         before[self.moves] = count + np.arange(len(self.moves))
         return before

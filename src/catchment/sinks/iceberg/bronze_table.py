@@ -42,6 +42,11 @@ def bronze_properties(pipeline: str, schema: TableSchema) -> dict[str, str]:
     }
 
 
+def lanes(progress: Progress) -> str:
+    """What a snapshot's summary says of the progress: small, however many chunks there are."""
+    return Progress(progress.positions).to_json()
+
+
 class BronzeTable:
     """Buffers a table's rows, follows its schema, and drafts its commits."""
 
@@ -76,7 +81,12 @@ class BronzeTable:
         self._arrangement = self._fit(schema.envelope)
 
     @property
-    def bytes(self) -> int:
+    def source(self) -> TableId:
+        """The table at the source."""
+        return self._schema.table
+
+    @property
+    def size(self) -> int:
         """Arrow bytes in memory."""
         return self._bounded.bytes + self._open.bytes
 
@@ -90,8 +100,8 @@ class BronzeTable:
         if schema != self._schema or self._columns < 0:
             self._refit(schema, schema.envelope)
 
-    def write(self, batch: ChangeBatch) -> None:
-        """Accept rows after the last boundary."""
+    def write(self, batch: ChangeBatch) -> tuple[pa.RecordBatch, int]:
+        """Accept rows after the last boundary; gives them in the table's columns, and their size in bytes."""
         if batch.chunk is not None:
             self._snapshots.add(batch.snapshot or str(batch.table))
         if batch.schema is not self._schema and batch.schema == self._schema:
@@ -99,9 +109,11 @@ class BronzeTable:
         if batch.schema is not self._schema or batch.records.num_columns != self._columns:
             self._refit(batch.schema, batch.records.schema)
         records = self._arrangement.apply(batch.records)
-        self._open.add(records, int(records.nbytes) + BATCH_OVERHEAD_BYTES)
+        size = int(records.nbytes) + BATCH_OVERHEAD_BYTES
+        self._open.add(records, size)
         if self._open.rows >= self._row_group_rows or self._open.bytes >= SPILL_BYTES:
             self._open.spill(self._arrangement.file)
+        return records, size
 
     def advance(self) -> None:
         """A boundary: all that was written may be committed."""
@@ -127,19 +139,20 @@ class BronzeTable:
         for file in files:
             # From here on a commit's outcome may be unknown: these are no longer ours to delete.
             self._uncommitted.pop(file.file_path)
-        # The lanes' positions and this table's own chunks: a snapshot may have thousands of them.
-        own = {key: progress.chunks[key] for key in self._snapshots if key in progress.chunks}
-        marker = Progress(progress.positions, own).to_json()
-        lanes = Progress(progress.positions).to_json()
         changed = self._iceberg is not self.lake.metadata.schema() and self._iceberg != self.lake.metadata.schema()
         return self.lake.draft(
             Change(
                 files=files,
                 schema=self._iceberg if changed else None,
-                properties={**bronze_properties(self._pipeline, self._schema), MARKER: marker},
-                summary={MARKER: lanes},
+                properties={**bronze_properties(self._pipeline, self._schema), MARKER: self.marker_at(progress)},
+                summary={MARKER: lanes(progress)},
             )
         )
+
+    def marker_at(self, progress: Progress) -> str:
+        """What the table holds at `progress`: lanes' positions and its own chunks; others' may be thousands."""
+        own = {key: progress.chunks[key] for key in self._snapshots if key in progress.chunks}
+        return Progress(progress.positions, own).to_json()
 
     def abort(self) -> None:
         """Delete every file that no commit was tried with. Only once the encoder is closed."""

@@ -18,7 +18,8 @@ class Encoder:
     After a task failed no further task is run, and every call but `close` raises its error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "iceberg-encoder") -> None:
+        self._name = name
         self._tasks: queue.Queue[Task | None] = queue.Queue(WAITING_TASKS)
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -27,7 +28,7 @@ class Encoder:
         """Have a task run; blocks while enough of them wait (this is the back-pressure)."""
         self._raise()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="iceberg-encoder", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         self._tasks.put(task)
 

@@ -11,13 +11,16 @@ import logging
 from pathlib import Path
 
 from catchment.change import ChangeBatch
-from catchment.errors import SinkRefused
+from catchment.errors import SinkRefused, SinkUnavailable
+from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
+from catchment.lakehouse.silver import SilverTable
+from catchment.lakehouse.silver_layer import SilverLayer
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema
-from catchment.sinks.iceberg.bronze_table import BronzeTable, bronze_name, bronze_properties
+from catchment.sinks.iceberg.bronze_table import BronzeTable, bronze_name, bronze_properties, lanes
 from catchment.sinks.iceberg.config import IcebergSinkConfig
 from catchment.sinks.iceberg.encoder import Encoder
 from catchment.telemetry import LOGGER
@@ -41,6 +44,9 @@ class IcebergSink:
             config.compression, config.compression_level if config.compression in ("zstd", "gzip") else None
         )
         self._encoder = Encoder()
+        self._merger = Encoder("silver-merger")
+        self._silver: dict[TableId, SilverTable] = {}
+        self._layer: SilverLayer | None = None
         self._tables: dict[TableId, BronzeTable] = {}
         self._names: dict[tuple[str, str], TableId] = {}
         self._touched: set[TableId] = set()
@@ -55,11 +61,22 @@ class IcebergSink:
         self._writer = LakeWriter.open(
             self._lakehouse, self._pipeline, self._directory, sink=config.name, snapshots_kept=config.snapshots_kept
         )
+        self._layer = SilverLayer(
+            self._writer,
+            self._lakehouse,
+            self._directory,
+            settings=self._settings,
+            target_file_bytes=config.target_file_bytes,
+            submit=self._merger.submit,
+        )
         self._held = self._writer.progress
         return self._held
 
     def schema_change(self, schema: TableSchema) -> None:
         self._table(schema).change_schema(schema)
+        silver = self._silver.get(schema.table)
+        if silver is not None and schema.key != silver.key:
+            raise SinkUnavailable(f"Table {schema.table} has another key now; its silver table is built anew.")
         self._schemas.append(schema)
 
     def write(self, batch: ChangeBatch) -> None:
@@ -67,7 +84,11 @@ class IcebergSink:
         fresh = batch.after(table.marker)
         if fresh is None or not len(fresh):
             return
-        table.write(fresh)
+        records, size = table.write(fresh)
+        silver = self._silver.get(batch.table)
+        if silver is not None and not silver.pinned:
+            snapshot = (fresh.snapshot or str(fresh.table)) if fresh.chunk is not None else None
+            silver.write(records, size, snapshot)
         self._touched.add(batch.table)
         self._unweighed_rows += len(fresh)
         if self._unweighed_rows >= WEIGH_EVERY_ROWS:
@@ -76,13 +97,16 @@ class IcebergSink:
     def _weigh(self) -> None:
         """Keep many tables' rows in memory together within bounds; one table's are by its row groups."""
         self._unweighed_rows = 0
-        while sum(one.bytes for one in self._tables.values()) > MEMORY_BYTES:
-            max(self._tables.values(), key=lambda one: one.bytes).spill()
+        waiting: list[BronzeTable | SilverTable] = [*self._tables.values(), *self._silver.values()]
+        while sum(one.size for one in waiting) > MEMORY_BYTES:
+            max(waiting, key=lambda one: one.size).spill()
 
     def advance(self, progress: Progress) -> None:
         for name in self._touched:
             self._tables[name].advance()
         self._touched.clear()
+        for silver in self._silver.values():
+            silver.advance(progress)
         self._boundary = progress
 
     def flush(self) -> Progress | None:
@@ -93,16 +117,30 @@ class IcebergSink:
         progress = self._boundary if self._held is None else self._held.join(self._boundary)
         for table in tables:
             table.finish_files()
+        silvers = [(self._silver[t.source], t) for t in tables if t.source in self._silver]
+        silvers = [(silver, table) for silver, table in silvers if not silver.pinned]
+        for silver, _ in silvers:
+            silver.finish()
         if tables:
             self._encoder.drain()
+            self._merger.drain()
         with writer.lock:
-            writer.commit([table.draft(progress) for table in tables], progress, self._schemas)
+            drafts = [table.draft(progress) for table in tables]
+            for silver, table in silvers:
+                drafts += silver.drafts({MARKER: table.marker_at(progress)}, {MARKER: lanes(progress)})
+            writer.commit(drafts, progress, self._schemas)
+            for silver, _ in silvers:
+                silver.settle()
         self._schemas = []
         self._held = progress
         return progress
 
     def close(self) -> None:
         self._encoder.close()
+        self._merger.close()
+        if self._layer is not None:
+            self._layer.close()
+        self._silver.clear()
         for table in self._tables.values():
             table.abort()
         self._tables.clear()
@@ -131,6 +169,10 @@ class IcebergSink:
             target_file_bytes=self._config.target_file_bytes,
         )
         self._tables[schema.table] = table
+        assert self._layer is not None  # noqa: S101 - tells the type checker
+        silver = self._layer.table(name[-1], schema.key)
+        if silver is not None:
+            self._silver[schema.table] = silver
         return table
 
     def _opened(self) -> LakeWriter:

@@ -1,0 +1,538 @@
+"""Silver: the current rows of one source table, merged from its changes as they come.
+
+Changes are queued until there are enough for a segment or a flush asks; then they are folded, the rows they
+replace are found and deleted by position, the new ones appended: to `silver.<table>`, or to its quarantine where
+they break a rule. A snapshot's rows and the stream may overtake each other: wherever that is possible versions are
+compared, and keys that were left are remembered until the snapshot is done.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from catchment.lakehouse.catalog import local_path
+from catchment.lakehouse.committers import MARKER
+from catchment.lakehouse.data_file import ParquetSettings
+from catchment.lakehouse.file_schema import Arrangement, file_schema
+from catchment.lakehouse.fold import DELETE, READ, TRUNCATE, UPDATE, Fold, Indices, Mask, operations, stretches
+from catchment.lakehouse.key_hash import Keys
+from catchment.lakehouse.key_index import NOWHERE, Places
+from catchment.lakehouse.keyed_table import UNREPRESENTABLE, KeyedTable
+from catchment.lakehouse.table import Draft, LakeTable
+from catchment.lakehouse.tombstones import Tombstones
+from catchment.lakehouse.versions_table import VersionsTable, versions_schema
+from catchment.lakehouse.writer import LakeWriter
+from catchment.progress import ALL_CHUNKS, Progress
+from catchment.quality.bitmask import RowRules
+from catchment.quality.config import Severity
+from catchment.quality.rules import TableRules
+from catchment.schema import UTC_MICROSECONDS
+from catchment.telemetry import LOGGER
+
+log = logging.getLogger(LOGGER)
+
+SILVER = "silver"
+KEY_PROPERTY = "catchment.key"
+KIND_PROPERTY = "catchment.kind"
+PINNED_PROPERTY = "catchment.pinned"
+SNAPSHOT_VERSION_PROPERTY = "catchment.snapshot-version"
+"""The highest version of a snapshot row that was merged, in hex: later changes need no comparison."""
+
+SEGMENT_ROWS = 65_536
+"""So many changes are folded at once at most."""
+SEGMENT_BYTES = 48 * 1024 * 1024
+
+LABELS = pa.list_(pa.string())
+
+Submit = Callable[[Callable[[], None]], None]
+"""Has a task run, in order, on the thread that merges."""
+
+
+@dataclass(frozen=True)
+class SilverPlan:
+    """What is kept of a table.
+
+    rules: of quality.yaml; history: columns whose versions are kept, empty for all of them, None for no history.
+    """
+
+    settings: ParquetSettings = field(default_factory=ParquetSettings)
+    target_file_bytes: int = 256 * 1024 * 1024
+    rules: TableRules | None = None
+    history: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Queued:
+    """A batch of changes in bronze's columns. snapshot: the key of the snapshot whose chunk it is of."""
+
+    records: pa.RecordBatch
+    snapshot: str | None
+
+
+def silver_schema(row: pa.StructType) -> pa.Schema:
+    """The columns of a silver table of these rows; a column of the source's that has a name of ours wins."""
+    taken = {row.field(i).name.lower() for i in range(row.num_fields)}
+    ours = [
+        pa.field("_version", pa.binary()),
+        pa.field("_committed_at", UTC_MICROSECONDS),
+        pa.field(UNREPRESENTABLE, pa.map_(pa.string(), pa.string())),
+        pa.field("_quality", LABELS),
+    ]
+    return pa.schema([*row, *(one for one in ours if one.name not in taken)])
+
+
+class SilverTable:
+    """Merges one table's changes. `write`, `advance` and `finish` are the capturing thread's; what they submit runs
+    under the writer's lock, as everything else here must.
+    """
+
+    def __init__(
+        self,
+        writer: LakeWriter,
+        bronze: LakeTable,
+        key: Sequence[str],
+        directory: Path,
+        plan: SilverPlan,
+        submit: Submit,
+        name: str | None = None,
+    ) -> None:
+        """name: of the silver table, where it is not that of bronze's."""
+        self.name = name or bronze.table.name()[-1]
+        self.key = tuple(key)
+        self._writer = writer
+        self._bronze = bronze
+        self._directory = directory
+        self._plan = plan
+        self._submit = submit
+        row = file_schema(bronze.metadata.schema()).field("after").type
+        self.main = self._keyed(self.name, "silver", row)
+        rules = plan.rules.row_rules if plan.rules is not None else ()
+        quarantines = any(rule.severity is Severity.QUARANTINE for rule in rules)
+        existing = writer.existing((SILVER, f"{self.name}_quarantine"))
+        self.quarantine = (
+            self._keyed(f"{self.name}_quarantine", "quarantine", row) if quarantines or existing is not None else None
+        )
+        self.versions = self._versions(row) if plan.history is not None else None
+        properties = self.main.lake.metadata.properties
+        self._snapshot_version = bytes.fromhex(properties.get(SNAPSHOT_VERSION_PROPERTY, ""))
+        self._stones = Tombstones()
+        self._snapshots: set[str] = set()
+        self._bounded: list[_Queued] = []
+        self._open: list[_Queued] = []
+        self._bounded_size = [0, 0]
+        self._open_size = [0, 0]
+        self._open_spilled = False
+        self._shape: pa.Schema | None = None
+        self._arrangement: Arrangement | None = None
+        self._rules: RowRules | None = None
+
+    # -- the capturing thread
+
+    @property
+    def pinned(self) -> bool:
+        """Was the table rolled back? Then it is left alone until it is resumed."""
+        return bool(self.main.lake.metadata.properties.get(PINNED_PROPERTY))
+
+    @property
+    def marker(self) -> Progress | None:
+        """What the table holds."""
+        text = self.main.lake.metadata.properties.get(MARKER)
+        return Progress.from_json(text) if text else None
+
+    @property
+    def tables(self) -> list[KeyedTable]:
+        """The tables with one row a key."""
+        return [self.main, *([self.quarantine] if self.quarantine is not None else [])]
+
+    @property
+    def _all(self) -> list[KeyedTable | VersionsTable]:
+        return [*self.tables, *([self.versions] if self.versions is not None else [])]
+
+    @property
+    def size(self) -> int:
+        """Arrow bytes that wait to be merged."""
+        return self._bounded_size[1] + self._open_size[1]
+
+    def write(self, records: pa.RecordBatch, size: int, snapshot: str | None = None) -> None:
+        """Accept changes, in bronze's columns, after the last boundary. snapshot: whose chunk they are of."""
+        self._open.append(_Queued(records, snapshot))
+        self._open_size[0] += records.num_rows
+        self._open_size[1] += size
+        if self._open_size[0] >= SEGMENT_ROWS or self._open_size[1] >= SEGMENT_BYTES:
+            self.spill()
+
+    def spill(self) -> None:
+        """Have all that waits merged, what is after the last boundary too: apart, it is not committed yet."""
+        self._merge_bounded()
+        if self._open:
+            batches, self._open, self._open_size = self._open, [], [0, 0]
+            self._open_spilled = True
+            self._submit(lambda: self.merge(batches))
+
+    def advance(self, progress: Progress) -> None:
+        """A boundary: all that was written may be committed."""
+        if self._open_spilled:
+            batches, self._open, self._open_size, self._open_spilled = self._open, [], [0, 0], False
+            self._submit(lambda: self.merge(batches, boundary=True))
+        else:
+            self._bounded += self._open
+            self._bounded_size = [a + b for a, b in zip(self._bounded_size, self._open_size, strict=True)]
+            self._open, self._open_size = [], [0, 0]
+            if self._bounded_size[0] >= SEGMENT_ROWS or self._bounded_size[1] >= SEGMENT_BYTES:
+                self._merge_bounded()
+        if self._snapshots and all(progress.chunks.get(one) == ALL_CHUNKS for one in self._snapshots):
+            self._submit(self._snapshots_done)
+
+    def finish(self) -> None:
+        """Begin to merge all that the next commit takes."""
+        self._merge_bounded()
+
+    def _merge_bounded(self) -> None:
+        if self._bounded:
+            batches, self._bounded, self._bounded_size = self._bounded, [], [0, 0]
+            self._submit(lambda: self.merge(batches, boundary=True))
+
+    # -- the merging thread
+
+    @property
+    def dirty(self) -> bool:
+        """Is there something that the next commit takes?"""
+        return any(table.dirty for table in self.tables) or (self.versions is not None and self.versions.dirty)
+
+    def drafts(self, properties: dict[str, str], summary: dict[str, str]) -> list[Draft]:
+        """The commits of what was merged before the last boundary; silver's own comes last.
+
+        Where tables are committed one by one, silver's marker then never says more than the others hold.
+        """
+        found = []
+        if self.versions is not None and self.versions.dirty:
+            found.append(self.versions.draft({**properties, **self._kind("versions")}, summary))
+        if self.quarantine is not None and self.quarantine.dirty:
+            found.append(self.quarantine.draft({**properties, **self._kind("quarantine")}, summary))
+        mine = {**self._kind("silver"), SNAPSHOT_VERSION_PROPERTY: self._snapshot_version.hex()}
+        return [*found, self.main.draft({**properties, **mine}, summary)]
+
+    def settle(self) -> None:
+        """The commits have happened."""
+        for table in self._all:
+            if table.dirty or table is self.main:
+                table.settle()
+        if not self._snapshots:
+            self._stones.close()
+            self._stones = Tombstones()
+
+    def close(self) -> None:
+        """Let go; what was not committed is given up."""
+        for table in self._all:
+            table.close()
+        self._stones.close()
+        if self._rules is not None:
+            self._rules.close()
+
+    def merge(self, batches: Sequence[_Queued], *, boundary: bool = False) -> None:
+        """Merge batches, in order. boundary: what is merged until then may be committed."""
+        with self._writer.lock:
+            for (snapshot, _), run in groupby(batches, lambda one: (one.snapshot, one.records.schema)):
+                changes = _one([one.records for one in run])
+                if snapshot is not None:
+                    self._begin_snapshot(snapshot)
+                self._merge(changes, chunk=snapshot is not None)
+            if boundary:
+                for table in self._all:
+                    table.advance()
+
+    def replay(self, since: Progress | None) -> None:
+        """Merge what bronze has after `since`, all of it for None; as far as the next commit takes."""
+        if since is not None:
+            self._load_tombstones()
+        for changes in bronze_changes(self._bronze, since):
+            chunk = operations(changes) == READ
+            edges = [0, *(np.flatnonzero(np.diff(chunk.astype(np.int8))) + 1).tolist(), changes.num_rows]
+            for first, last in pairwise(edges):
+                self._merge(changes.slice(first, last - first), chunk=bool(chunk[first]))
+        for table in self._all:
+            table.advance()
+
+    def _merge(self, changes: pa.RecordBatch, *, chunk: bool) -> None:
+        if not changes.num_rows:
+            return
+        self._fit(changes.schema)
+        if chunk:
+            self._snapshot_version = max(self._snapshot_version, pc.max(changes.column("_version")).as_py())
+        start = 0
+        for stretch in stretches(changes):
+            if stretch.truncated is not None:
+                self._truncate(stretch.truncated, changes.slice(start - 1, 1))
+            if stretch.changes.num_rows:
+                self._fold(stretch.changes, chunk=chunk)
+            start += stretch.changes.num_rows + 1
+
+    def _fold(self, changes: pa.RecordBatch, *, chunk: bool) -> None:
+        fold = Fold(changes, self.key, self.main.keys_of)
+        stored = _Stored(self, fold)
+        if self.versions is not None:
+            self.versions.append(fold, self._row_names(), stored.find)
+        last = fold.last
+        keys = fold.keys(last)
+        places = [table.find(keys) for table in self.tables]
+        versions: pa.Array | None = None
+        if chunk or pc.min(changes.column("_version")).as_py() <= self._snapshot_version:
+            versions = fold.versions(last)
+            fresh = np.flatnonzero(~self._stale(keys, versions, places, chunk=chunk))
+            last, keys, places = last[fresh], keys.take(fresh), [one[fresh] for one in places]
+        gone = fold.gone[last]
+        if gone.any():
+            left = np.flatnonzero(gone)
+            self._stones.add(keys.take(left), fold.versions(last[left]))
+        written = np.flatnonzero(~gone)
+        rows = self._rows(fold, last[written], stored)
+        for table, found in zip(self.tables, places, strict=True):
+            table.kill(found[found != NOWHERE])
+        self._append(rows, keys.take(written))
+
+    def _stale(self, keys: Keys, versions: pa.Array, places: Sequence[Places], *, chunk: bool) -> Mask:
+        """Which rows is there a newer one of, or, of a snapshot's, were left later?"""
+        stale = self._stones.cover(keys, versions) if chunk else np.zeros(len(keys), np.bool_)
+        for table, found in zip(self.tables, places, strict=True):
+            known = np.flatnonzero(found != NOWHERE)
+            if len(known):
+                held = _whole(table.take(found[known], ["_version"]).column(0))
+                stale[known] |= np.asarray(pc.greater(held, versions.take(pa.array(known))))
+        return stale
+
+    def _rows(self, fold: Fold, events: Indices, stored: _Stored) -> pa.RecordBatch:
+        columns: dict[str, pa.Array] = {}
+        for name in self._row_names():
+            columns[name] = fold.key_column(name, events) if name in self.key else fold.after(name, events, stored.find)
+        where = pa.array(fold.change[events])
+        taken = {name.lower() for name in columns}
+        ours: dict[str, Callable[[], pa.Array]] = {
+            "_version": lambda: fold.changes.column("_version").take(where),
+            "_committed_at": lambda: fold.changes.column("_committed_at").take(where),
+            UNREPRESENTABLE: lambda: fold.unrepresentable(events, stored.find),
+        }
+        columns.update({name: make() for name, make in ours.items() if name not in taken})
+        return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+
+    def _append(self, rows: pa.RecordBatch, keys: Keys) -> None:
+        assert self._arrangement is not None  # noqa: S101 - tells the type checker
+        labels: pa.Array = pa.nulls(rows.num_rows, LABELS)
+        aside = np.zeros(rows.num_rows, np.bool_)
+        if self._rules is not None and rows.num_rows:
+            bits = self._rules.evaluate(rows)
+            labels = self._rules.labels(bits)
+            aside = (bits & np.uint64(self._rules.quarantine_mask)) != 0
+        if "_quality" not in rows.schema.names:
+            rows = pa.RecordBatch.from_arrays([*rows.columns, labels], [*rows.schema.names, "_quality"])
+        fitted = self._arrangement.apply(rows)
+        if self.quarantine is None or not aside.any():
+            self.main.append(fitted, keys)
+            return
+        self.main.append(fitted.filter(pa.array(~aside)), keys.take(np.flatnonzero(~aside)))
+        self.quarantine.append(fitted.filter(pa.array(aside)), keys.take(np.flatnonzero(aside)))
+
+    def truncate(self) -> None:
+        """Every row goes; what follows builds the table anew."""
+        for table in self.tables:
+            table.truncate()
+
+    def _truncate(self, version: bytes, change: pa.RecordBatch) -> None:
+        self._stones.truncate(version)
+        if self.versions is not None:
+            self.versions.truncate(change)
+        for table in self.tables:
+            if version > self._snapshot_version:
+                table.truncate()
+            else:
+                table.kill_up_to(version)
+
+    # -- snapshots
+
+    def _begin_snapshot(self, snapshot: str) -> None:
+        """A snapshot's first chunk: from here on, and from bronze, every key that is left is remembered."""
+        if snapshot in self._snapshots:
+            return
+        if not self._snapshots:
+            self._load_tombstones()
+        self._snapshots.add(snapshot)
+
+    def _snapshots_done(self) -> None:
+        with self._writer.lock:
+            self._snapshots.clear()
+
+    def _load_tombstones(self) -> None:
+        for changes in bronze_changes(self._bronze, None, ("_op", "_version", "before", "after", "_unrepresentable")):
+            ops = operations(changes)
+            moved = (ops == UPDATE) & np.asarray(changes.column("before").is_valid())
+            leaving = changes.filter(pa.array((ops == DELETE) | (ops == TRUNCATE) | moved))
+            for stretch in stretches(leaving):
+                if stretch.truncated is not None:
+                    self._stones.truncate(stretch.truncated)
+                if stretch.changes.num_rows:
+                    fold = Fold(stretch.changes, self.key, self.main.keys_of)
+                    gone = fold.last[fold.gone[fold.last]]
+                    self._stones.add(fold.keys(gone), fold.versions(gone))
+
+    # -- the table
+
+    def _fit(self, envelope: pa.Schema) -> None:
+        if self._shape is not None and envelope.equals(self._shape):
+            return
+        self._shape = envelope
+        wanted = silver_schema(envelope.field("after").type)
+        for table in self.tables:
+            self._arrangement = table.fit(wanted, 1)
+        self._rules = self._compiled(wanted)
+
+    def _compiled(self, wanted: pa.Schema) -> RowRules | None:
+        if self._rules is not None:
+            self._rules.close()
+        if self._plan.rules is None:
+            return None
+        return RowRules.compile(self._plan.rules, pa.schema([one for one in wanted if one.name != "_quality"]))
+
+    def _row_names(self) -> list[str]:
+        assert self._shape is not None  # noqa: S101 - tells the type checker
+        return list(self._shape.field("after").type.names)
+
+    def _kind(self, kind: str) -> dict[str, str]:
+        return {KIND_PROPERTY: kind, KEY_PROPERTY: json.dumps(list(self.key))}
+
+    def _properties(self, kind: str) -> dict[str, str]:
+        source = self._bronze.metadata.properties
+        kept = ("catchment.pipeline", "catchment.table")
+        return {
+            **{name: source[name] for name in kept if name in source},
+            **self._kind(kind),
+        }
+
+    def _keyed(self, name: str, kind: str, row: pa.StructType) -> KeyedTable:
+        lake = self._writer.table((SILVER, name), _bare(silver_schema(row)), self._properties(kind))
+        return KeyedTable(lake, self.key, self._directory, self._plan.settings, self._plan.target_file_bytes)
+
+    def _versions(self, row: pa.StructType) -> VersionsTable:
+        followed = self._plan.history or None
+        columns = [one for one in row if followed is None or one.name in followed or one.name in self.key]
+        schema = _bare(versions_schema(pa.schema(columns)))
+        lake = self._writer.table((SILVER, f"{self.name}_versions"), schema, self._properties("versions"))
+        return VersionsTable(lake, self.key, followed, self._plan.settings)
+
+
+class _Stored:
+    """Rows as the table has them before a fold, where its changes did not send all values; read when asked for."""
+
+    def __init__(self, silver: SilverTable, fold: Fold) -> None:
+        self._silver = silver
+        self._fold = fold
+        self._roots: Indices | None = None
+        self._places: list[Places] = []
+        self._columns: dict[str, pa.Array] = {}
+
+    def find(self, events: Indices, name: str) -> pa.Array:
+        """A column's values before these events; NULL where there was no row."""
+        if self._roots is None:
+            self._roots = self._fold.roots()
+            keys = self._fold.keys(self._roots)
+            self._places = [table.find(keys) for table in self._silver.tables]
+        if name not in self._columns:
+            self._columns[name] = self._read(name)
+        return self._columns[name].take(pa.array(np.searchsorted(self._roots, events)))
+
+    def _read(self, name: str) -> pa.Array:
+        pool, index, count = [], np.full(len(self._places[0]), -1, np.int64), 0
+        for table, places in zip(self._silver.tables, self._places, strict=True):
+            known = np.flatnonzero(places != NOWHERE)
+            pool.append(_whole(table.take(places[known], [name]).column(0)))
+            index[known] = count + np.arange(len(known))
+            count += len(known)
+        return pa.concat_arrays(pool).take(pa.array(index, mask=index < 0))
+
+
+def bronze_changes(
+    bronze: LakeTable, since: Progress | None, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Bronze's changes after `since`, in the order in which they were committed, a row group at a time.
+
+    Rows of lanes that `since` does not name (snapshot chunks) all come.
+    """
+    entries = sorted(bronze.manifests.data(), key=lambda one: one.sequence_number or 0)
+    wanted = file_schema(bronze.metadata.schema())
+    names = [field.name for field in wanted if columns is None or field.name in columns or field.name in _PLACED]
+    schema = pa.schema([wanted.field(name) for name in names])
+    for entry in entries:
+        local = local_path(entry.data_file.file_path)
+        reader = pq.ParquetFile(
+            str(local)
+            if local is not None
+            else pa.PythonFile(bronze.table.io.new_input(entry.data_file.file_path).open())
+        )
+        for group in range(reader.num_row_groups):
+            rows = reader.read_row_group(group, columns=[n for n in names if n in reader.schema_arrow.names])
+            if since is not None:
+                rows = rows.filter(pa.array(_after(rows, since)))
+            if rows.num_rows:
+                arrangement = _arranged(rows.schema, schema)
+                for batch in rows.combine_chunks().to_batches():
+                    yield arrangement(batch)
+
+
+_PLACED = ("_lane", "_position")
+
+
+def _after(rows: pa.Table, since: Progress) -> Mask:
+    lanes = rows.column("_lane")
+    new = np.ones(rows.num_rows, np.bool_)
+    for lane, position in since.positions.items():
+        mine = pc.equal(lanes, lane)
+        if pc.any(mine).as_py():
+            new &= ~np.asarray(pc.and_(mine, pc.less_equal(rows.column("_position"), pa.scalar(position, pa.binary()))))
+    return new
+
+
+def _arranged(have: pa.Schema, wanted: pa.Schema) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Brings batches of an older file into the columns that the table has now."""
+    if have.equals(wanted):
+        return lambda batch: batch
+    return lambda batch: pa.RecordBatch.from_arrays([_cast(batch, field) for field in wanted], schema=wanted)
+
+
+def _cast(batch: pa.RecordBatch, wanted: pa.Field) -> pa.Array:
+    if wanted.name not in batch.schema.names:
+        return pa.nulls(batch.num_rows, wanted.type)
+    return _as(batch.column(wanted.name), wanted.type)
+
+
+def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type.equals(kind):
+        return column
+    if pa.types.is_struct(kind):
+        names = column.type.names
+        children = [
+            _as(pc.struct_field(column, one.name), one.type) if one.name in names else pa.nulls(len(column), one.type)
+            for one in kind
+        ]
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=column.is_null())
+    return column.cast(kind)
+
+
+def _bare(schema: pa.Schema) -> pa.Schema:
+    """Without the field ids of the files that it came from."""
+    return pa.schema([pa.field(one.name, one.type) for one in schema])
+
+
+def _one(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

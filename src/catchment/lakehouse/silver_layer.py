@@ -1,0 +1,138 @@
+"""The silver tables of a pipeline's lake, opened when they are needed and brought up to bronze."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from catchment.errors import ConfigError
+from catchment.lakehouse.committers import MARKER
+from catchment.lakehouse.config import LakehouseConfig
+from catchment.lakehouse.data_file import ParquetSettings
+from catchment.lakehouse.silver import KEY_PROPERTY, SilverPlan, SilverTable, Submit
+from catchment.lakehouse.table import LakeTable
+from catchment.lakehouse.writer import LakeWriter
+from catchment.progress import Progress
+from catchment.quality.rules import QualityRules, load_rules
+from catchment.telemetry import LOGGER
+
+log = logging.getLogger(LOGGER)
+
+
+class SilverLayer:
+    """Opens silver tables for one writer; the same object for everyone who asks.
+
+    submit: has merging done on the merging thread; without it it is done at once.
+    """
+
+    def __init__(
+        self,
+        writer: LakeWriter,
+        lakehouse: LakehouseConfig,
+        directory: Path,
+        *,
+        settings: ParquetSettings | None = None,
+        target_file_bytes: int = 256 * 1024 * 1024,
+        submit: Submit | None = None,
+    ) -> None:
+        self._writer = writer
+        self._config = lakehouse
+        self._directory = directory
+        self._settings = settings or ParquetSettings()
+        self._target = target_file_bytes
+        self._submit: Submit = submit or (lambda task: task())
+        self._rules = _rules(lakehouse, directory)
+        self._tables: dict[str, SilverTable] = {}
+
+    def table(self, name: str, key: Sequence[str] | None = None) -> SilverTable | None:
+        """The silver table of a bronze one, holding all that bronze does; None where there is to be none.
+
+        key: the source's; without it, what bronze says. A table that was rolled back stays as it is.
+        """
+        with self._writer.lock:
+            known = self._tables.get(name)
+            if known is None or (key is not None and tuple(key) != known.key):
+                bronze = self._writer.existing(("bronze", name))
+                if bronze is None or not self._wanted(name):
+                    return None
+                columns = key if key is not None else json.loads(bronze.metadata.properties.get(KEY_PROPERTY, "[]"))
+                if not columns:
+                    return None
+                if known is not None:
+                    known.close()
+                known = self._open(name, bronze, tuple(columns))
+                self._tables[name] = known
+            return known
+
+    def opened(self) -> list[SilverTable]:
+        """The tables that are open now."""
+        return list(self._tables.values())
+
+    def open_all(self) -> list[SilverTable]:
+        """Every silver table of the pipeline."""
+        names = [one.table.name()[-1] for one in self._writer.tables(("bronze",))]
+        return [table for name in names if (table := self.table(name)) is not None]
+
+    def commit(self, silver: SilverTable, marker: str) -> None:
+        """Commit what was merged into one table beside the pipeline's own flushes. marker: what it then holds."""
+        with self._writer.lock:
+            lanes = Progress(Progress.from_json(marker).positions).to_json()
+            self._writer.commit(silver.drafts({MARKER: marker}, {MARKER: lanes}))
+            silver.settle()
+
+    def close(self) -> None:
+        """Let go of all tables."""
+        with self._writer.lock:
+            for table in self._tables.values():
+                table.close()
+            self._tables.clear()
+
+    def _open(self, name: str, bronze: LakeTable, key: tuple[str, ...]) -> SilverTable:
+        plan = SilverPlan(
+            self._settings,
+            self._target,
+            self._rules.tables.get(name) if self._rules is not None else None,
+            followed(self._config.history, name),
+        )
+        silver = SilverTable(self._writer, bronze, key, self._directory, plan, self._submit)
+        try:
+            self._catch_up(silver, bronze)
+        except BaseException:
+            silver.close()
+            raise
+        return silver
+
+    def _catch_up(self, silver: SilverTable, bronze: LakeTable) -> None:
+        """Silver is behind bronze where it was just switched on, or where tables are committed one by one."""
+        marker = bronze.metadata.properties.get(MARKER)
+        held = silver.main.lake.metadata.properties.get(MARKER)
+        anew = json.loads(silver.main.lake.metadata.properties.get(KEY_PROPERTY, "[]")) != list(silver.key)
+        if marker is None or silver.pinned or (marker == held and not anew):
+            return
+        log.info("silver.%s is brought up to its bronze table.", silver.name)
+        if anew:
+            silver.truncate()
+        silver.replay(Progress.from_json(held) if held is not None and not anew else None)
+        self.commit(silver, marker)
+
+    def _wanted(self, name: str) -> bool:
+        wanted = self._config.silver
+        return wanted if isinstance(wanted, bool) else name in wanted
+
+
+def followed(history: Sequence[str], table: str) -> tuple[str, ...] | None:
+    """The columns of a table whose history is kept: () for all, None for none. history: `table` or `table.column`."""
+    if table in history:
+        return ()
+    columns = tuple(one.removeprefix(f"{table}.") for one in history if one.startswith(f"{table}."))
+    return columns or None
+
+
+def _rules(lakehouse: LakehouseConfig, directory: Path) -> QualityRules | None:
+    if lakehouse.quality is None:
+        return None
+    if lakehouse.silver is False:
+        raise ConfigError("`lakehouse.quality` needs `lakehouse.silver`: rules are judged when rows are merged.")
+    return load_rules(directory / lakehouse.quality)
