@@ -89,9 +89,12 @@ def _show(verdict: Verdict) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        # Into a file or a pipe nothing is cut off.
+        console = Console(width=200)
     screen = Table(title=f"{verdict.pipeline}: {verdict.outcome}", title_justify="left", box=None, pad_edge=False)
-    for name in ("table", "outcome", "at", "source", "lake", "chunks compared", "missing", "extra", "different"):
-        screen.add_column(name, justify="left" if name in ("table", "outcome", "at") else "right")
+    for name in ("table", "outcome", "at", "source", "lake", "chunks", "differences"):
+        screen.add_column(name, justify="right" if name in ("source", "lake", "chunks") else "left", overflow="fold")
     for one in verdict.tables:
         screen.add_row(*_row(one))
     console.print(screen)
@@ -100,9 +103,9 @@ def _show(verdict: Verdict) -> None:
 
 
 def _row(one: TableResult) -> list[str]:
-    if one.layer is None:
-        return [one.table, one.outcome, one.position or "", "", "", "", "", "", ""]
-    counts = (one.missing.count, one.extra.count, one.different.count)
+    if one.layer is None or one.reason is not None:
+        return [one.table, one.outcome, one.position or "", "", "", "", ""]
+    counts = (("missing", one.missing), ("extra", one.extra), ("different", one.different))
     return [
         one.table,
         one.outcome,
@@ -110,7 +113,7 @@ def _row(one: TableResult) -> list[str]:
         f"{one.source_rows:,}",
         f"{one.lake_rows:,}",
         f"{one.compared} of {one.chunks}",
-        *(f"{count:,}" for count in counts),
+        ", ".join(f"{keys.count:,} {what}" for what, keys in counts if keys.count),
     ]
 
 

@@ -37,24 +37,26 @@ from catchment.sources.verification import SourcePoint, VerifiableTable
 
 SLOT_SECONDS = 60.0
 """How long to wait for a slot: it comes when every transaction that runs now has ended."""
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.25
 """How often to look whether somebody waits for us."""
+PATIENCE_SECONDS = 1.0
+"""How long somebody may wait for us before we let go."""
 
-_FORM = """
-SELECT c.oid::int8, pg_relation_filenode(c.oid)::int8
+_FILES = """
+SELECT c.oid::int8, c.relfilenode::int8
 FROM pg_class c WHERE c.oid IN (SELECT unnest(%(oids)s::oid[]) UNION
   SELECT t.relid FROM unnest(%(oids)s::oid[]) root, pg_partition_tree(root::regclass) t)
-ORDER BY 1
 """
 
 _WAITING = """
 SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted AND relation = ANY(%s::oid[])
-  AND %s = ANY(pg_blocking_pids(pid))
+  AND %s = ANY(pg_blocking_pids(pid)) AND clock_timestamp() - waitstart > make_interval(secs => %s)
 """
 
 _LATE_DEFAULTS = "SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND atthasmissing AND NOT attisdropped"
 
 _Form = tuple[frozenset[tuple[int, int]], tuple[RelationMessage, ...]]
+"""What changes when tables are truncated, rewritten or altered: files and columns. MVCC does not cover those."""
 
 
 class PostgresVerification:
@@ -87,20 +89,18 @@ class PostgresVerification:
     def point(self, tables: Sequence[str], held: Progress, seconds: float) -> Iterator[SourcePoint]:
         session = self._connected()
         wanted = [self._known[name] for name in tables]
-        relations = Relations(session)
-        before = self._form(session, relations, wanted)
-        held_point = _HeldPoint.take(
-            self._info, self._replication_info, f"{self._slot[:40]}_verify_{time.monotonic_ns() % 10**9}", wanted
-        )
-        with held_point:
+        slot = f"{self._slot[:40]}_verify_{time.monotonic_ns() % 10**9}"
+        with _HeldPoint.take(self._info, self._replication_info, slot, wanted) as held_point:
             held_point.watch(seconds)
-            if self._form(session, relations, wanted) != before:
+            if _form(session, wanted) != held_point.form:
                 raise SourceUnavailable(
-                    f"The form of {', '.join(tables)} was changed (truncated, altered or rewritten) at the moment of "
-                    "looking. Run verify again."
+                    f"One of {', '.join(tables)} was truncated, altered or rewritten at the moment of looking. Run "
+                    "verify again."
                 )
+            relations = Relations(session)
             resolved = {
-                str(table.id): relations.resolve(message) for table, message in zip(wanted, before[1], strict=True)
+                str(table.id): relations.resolve(message)
+                for table, message in zip(wanted, held_point.form[1], strict=True)
             }
             yield _Point(session, self._config, self._info, self._lane(held), held_point, self._known, resolved)
 
@@ -176,24 +176,26 @@ class PostgresVerification:
         newest = max([int(lane.rpartition("/")[2], 16), *known])
         return held.chunks.get(f"{prefix}{newest:X}") == ALL_CHUNKS
 
-    def _form(self, session: Connection, relations: Relations, tables: Sequence[SourceTable]) -> _Form:
-        """What changes when a table is truncated, rewritten or altered: MVCC does not cover those."""
-        with translated("looking at the tables"):
-            rows = session.execute(_FORM, {"oids": [table.oid for table in tables]}).fetchall()
-        try:
-            described = tuple(relations.describe(table.oid) for table in tables)
-        except SourceRefused as error:
-            raise SourceUnavailable(f"{error} Run verify again.") from error
-        return frozenset((row[0], row[1]) for row in rows), described
+
+def _form(session: Connection, tables: Sequence[SourceTable]) -> _Form:
+    """As the session's snapshot shows it: in a transaction that took one on, as it was then."""
+    with translated("looking at the tables"):
+        rows = session.execute(_FILES, {"oids": [table.oid for table in tables]}).fetchall()
+    relations = Relations(session)
+    try:
+        described = tuple(relations.describe(table.oid) for table in tables)
+    except SourceRefused as error:
+        raise SourceUnavailable(f"{error} Run verify again.") from error
+    return frozenset((row[0], row[1]) for row in rows), described
 
 
 class _HeldPoint:
     """A reading transaction at an exact LSN, that lets go after some time or when somebody waits for it."""
 
-    def __init__(self, info: str, session: Connection, exported: ExportedSnapshot, oids: list[int]) -> None:
+    def __init__(self, info: str, session: Connection, exported: ExportedSnapshot, form: _Form) -> None:
         self._info = info
         self._session = session
-        self._oids = oids
+        self.form = form
         self._ended = threading.Event()
         self._guard = threading.Lock()
         self._inbox: Inbox | None = None
@@ -203,20 +205,19 @@ class _HeldPoint:
 
     @classmethod
     def take(cls, info: str, replication_info: str, slot: str, tables: Sequence[SourceTable]) -> _HeldPoint:
-        exporter = ReplicationConnection(replication_info)
+        session: Connection = connect(info)
         try:
-            exported = exporter.create_slot(slot, temporary=True, waiting=_not_for_ever)
-            session: Connection = connect(info)
+            exporter = ReplicationConnection(replication_info)
             try:
+                exported = exporter.create_slot(slot, temporary=True, waiting=_not_for_ever)
                 name = _take_on(session, exported, tables)
-                leaves = session.execute(_FORM, {"oids": [table.oid for table in tables]}).fetchall()
-            except BaseException:
-                session.close()
-                raise
-        finally:
-            # The slot goes with its connection: from here on no WAL is kept for us.
-            exporter.close()
-        return cls(info, session, ExportedSnapshot(exported.lsn, name), [row[0] for row in leaves])
+            finally:
+                # The slot goes with its connection: from here on no WAL is kept for us.
+                exporter.close()
+            return cls(info, session, ExportedSnapshot(exported.lsn, name), _form(session, tables))
+        except BaseException:
+            session.close()
+            raise
 
     def __enter__(self) -> _HeldPoint:
         return self
@@ -246,7 +247,7 @@ class _HeldPoint:
 
     def _watch(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        pid = self._session.info.backend_pid
+        waiting = ([oid for oid, _ in self.form[0]], self._session.info.backend_pid, PATIENCE_SECONDS)
         try:
             with connect(self._info) as looking:
                 while not self._ended.wait(LOOK_SECONDS):
@@ -254,7 +255,7 @@ class _HeldPoint:
                         self._let_go(f"Reading took longer than {seconds:.0f} s. Allow it more with --timeout.")
                         return
                     with translated("looking who waits"):
-                        row = looking.execute(_WAITING, (self._oids, pid)).fetchone()
+                        row = looking.execute(_WAITING, waiting).fetchone()
                     if row is not None and row[0]:
                         self._let_go(
                             "A session waits to alter one of the tables, and others may wait behind it: verify let go. "
