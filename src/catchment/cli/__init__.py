@@ -13,6 +13,7 @@ from catchment.cli.backup import backup
 from catchment.cli.exits import EXIT_CODES, exit_code
 from catchment.cli.gold import gold
 from catchment.cli.init import init
+from catchment.cli.maintain import maintain
 from catchment.cli.quality import quality
 from catchment.cli.query import query
 from catchment.cli.remove import remove
@@ -68,6 +69,7 @@ app.command(epilog="Example: catchment snapshots pipeline.yaml silver.orders")(s
 app.command(epilog="Example: catchment serve pipeline.yaml --port 8181")(serve)
 app.command(epilog="Example: catchment backup pipeline.yaml catalog.backup")(backup)
 app.command(epilog="Example: catchment restore pipeline.yaml catalog.backup --dry-run")(restore)
+app.command(epilog="Example: catchment maintain pipeline.yaml --dry-run")(maintain)
 app.command(epilog="Example: catchment remove pipeline.yaml --table public.orders")(remove)
 app.command(epilog="Example: catchment schema > pipeline.schema.json")(schema)
 app.add_typer(generate.app, name="generate")

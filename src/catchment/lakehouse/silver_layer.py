@@ -11,6 +11,7 @@ from catchment.errors import ConfigError
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
+from catchment.lakehouse.keyed_table import KeyedTable
 from catchment.lakehouse.silver import KEY_PROPERTY, SilverPlan, SilverTable, Submit
 from catchment.lakehouse.table import LakeTable
 from catchment.lakehouse.writer import LakeWriter
@@ -74,6 +75,12 @@ class SilverLayer:
         """Every silver table of the pipeline."""
         names = [one.table.name()[-1] for one in self._writer.tables(("bronze",))]
         return [table for name in names if (table := self.table(name)) is not None]
+
+    def keyed(self, lake: LakeTable) -> KeyedTable | None:
+        """The keyed table of a silver or quarantine table; opened, if it is not. For maintenance."""
+        name = lake.table.name()[-1]
+        found = self.table(name) or self.table(name.removesuffix("_quarantine"))
+        return next((one for one in (found.tables if found is not None else ()) if one.lake is lake), None)
 
     def commit(self, silver: SilverTable, marker: str) -> None:
         """Commit what was merged into one table beside the pipeline's own flushes. marker: what it then holds."""

@@ -28,7 +28,9 @@ from catchment.telemetry import LOGGER
 
 log = logging.getLogger(LOGGER)
 
-HANDLERS: dict[str, str] = {}
+HANDLERS: dict[str, str] = {
+    "maintain": "catchment.lakehouse.maintenance.command:maintain",
+}
 """Kind of work → `module:function`, which is imported when it is asked for.
 
 A handler takes the open writer and the `Task`, and returns what JSON can hold. It may be called again after a

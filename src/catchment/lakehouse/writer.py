@@ -7,8 +7,9 @@ around whatever looks at a table's state and must still be right when it commits
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
@@ -26,12 +27,16 @@ from catchment.lakehouse.table import SNAPSHOTS_KEPT, Draft, LakeTable
 from catchment.progress import Progress
 from catchment.schema import TableSchema
 
+if TYPE_CHECKING:
+    from catchment.lakehouse.keyed_table import KeyedTable
+
 PIPELINE_PROPERTY = "catchment.pipeline"
 TABLE_PROPERTY = "catchment.table"
 WRITTEN_LAYERS = ("bronze", "silver")
 """The namespaces whose tables are written under a pipeline's lease."""
 
 Name = tuple[str, ...]
+FindKeyed = Callable[[LakeTable], "KeyedTable | None"]
 
 
 class LakeWriter:
@@ -44,21 +49,26 @@ class LakeWriter:
     def __init__(
         self,
         pipeline: str,
+        lakehouse: LakehouseConfig,
+        directory: Path,
         catalog: Catalog,
         ops: OpsStore,
         lease: Lease,
         *,
         sink: str,
         snapshots_kept: int,
-        snapshot_hours: float | None = None,
     ) -> None:
         self.pipeline = pipeline
+        self.lakehouse = lakehouse
+        self.directory = directory
         self.catalog = catalog
         self.ops = ops
         self.lock = threading.RLock()
         self._lease = lease
         self._kept = snapshots_kept
-        self._hours = snapshot_hours
+        self._hours = lakehouse.maintenance.snapshot_hours or None
+        self.find_keyed: FindKeyed | None = None
+        """Where silver is merged by this writer: gives the `KeyedTable` of a table, if that is open."""
         self._tables: dict[Name, LakeTable] = {}
         self._failure: BaseException | None = None
         self._committer = self._make_committer(Owner(pipeline, sink, lease.epoch))
@@ -86,8 +96,7 @@ class LakeWriter:
             raise
         try:
             catalog = load_catalog(lakehouse.catalog, directory)
-            hours = lakehouse.maintenance.snapshot_hours or None
-            return cls(pipeline, catalog, ops, lease, sink=sink, snapshots_kept=snapshots_kept, snapshot_hours=hours)
+            return cls(pipeline, lakehouse, directory, catalog, ops, lease, sink=sink, snapshots_kept=snapshots_kept)
         except BaseException:
             lease.release()
             ops.close()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 from pyiceberg.table.metadata import TableMetadata
 
 from catchment.lakehouse.catalog import catalog_errors, local_path
 from catchment.lakehouse.config import MaintenanceConfig
-from catchment.lakehouse.keyed_table import KeyedTable
 from catchment.lakehouse.maintenance import plan, retention
 from catchment.lakehouse.maintenance.commits import exchange
 from catchment.lakehouse.maintenance.compaction import merge_files
@@ -26,7 +26,7 @@ from catchment.lakehouse.maintenance.work import Kind, Work
 from catchment.lakehouse.manifests import Manifests
 from catchment.lakehouse.silver import KIND_PROPERTY, PINNED_PROPERTY, SILVER
 from catchment.lakehouse.table import LakeTable
-from catchment.lakehouse.writer import LakeWriter
+from catchment.lakehouse.writer import FindKeyed, LakeWriter
 
 KEYED = ("silver", "quarantine")
 """Kinds of tables with one row a key."""
@@ -39,9 +39,6 @@ ORPHANS_SECONDS = 6 * 3600.0
 
 HOUR = 3600.0
 
-FindKeyed = Callable[[LakeTable], KeyedTable | None]
-"""Gives the open `KeyedTable` of a silver or quarantine table; None when it is not to be touched now."""
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -52,6 +49,10 @@ class Piece:
     files: int
     size: int
     run: Callable[[Callable[[], None]], Work | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"table": self.table, "kind": str(self.kind), "files": self.files, "bytes": self.size}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ class _Known:
 
 
 class Maintainer:
-    """Maintains the tables of one pipeline through its open writer. One thread at a time."""
+    """Maintains the tables of one pipeline through its open writer. One thread at a time.
+
+    find_keyed: gives the open `KeyedTable` of a silver table; None when it is not to be touched now.
+    """
 
     def __init__(self, writer: LakeWriter, config: MaintenanceConfig, find_keyed: FindKeyed) -> None:
         self._writer = writer
@@ -86,11 +90,11 @@ class Maintainer:
         self._known: dict[str, _Known] = {}
         self._last: str | None = None
 
-    def step(self, check: Callable[[], None], only: str | None = None) -> Work | None:
+    def step(self, check: Callable[[], None], only: Collection[str] | None = None) -> Work | None:
         """Do one piece of what is due; None when nothing is. Tables take turns.
 
-        check: called now and then; raises to break the work off, which leaves everything as it was. only: the name
-        of a table, `silver.orders`.
+        check: called now and then; raises to break the work off, which leaves everything as it was. only: names of
+        tables, such as `silver.orders`.
         """
         for table in self._in_turn(only):
             for piece in self._pieces(table):
@@ -101,7 +105,7 @@ class Maintainer:
                     return work
         return None
 
-    def due(self, only: str | None = None) -> list[Piece]:
+    def due(self, only: Collection[str] | None = None) -> list[Piece]:
         """What is due now. Doing it may make more due: files that were merged can be merged again."""
         return [piece for table in self._in_turn(only) for piece in self._pieces(table)]
 
@@ -113,13 +117,8 @@ class Maintainer:
         """How many files wait for the snapshots that need them to expire."""
         return sum(known.leaving.waiting for known in self._known.values())
 
-    def look_again(self) -> None:
-        """Let the next step look for everything, also for what is looked for seldom."""
-        for known in self._known.values():
-            known.clean_at, known.looked_at, known.orphans_at = None, float("-inf"), float("-inf")
-
-    def _in_turn(self, only: str | None) -> list[LakeTable]:
-        tables = [one for one in (*self._writer.tables(), *self._gold()) if only in (None, one.name)]
+    def _in_turn(self, only: Collection[str] | None) -> list[LakeTable]:
+        tables = [one for one in (*self._writer.tables(), *self._gold()) if only is None or one.name in only]
         after = next((i + 1 for i, one in enumerate(tables) if one.name == self._last), 0)
         return [*tables[after:], *tables[:after]]
 
@@ -191,12 +190,12 @@ class Maintainer:
                 size,
                 lambda check: merge_delete_files(self._writer, table, files, deletes, check),
             )
-        keyed = self._find_keyed(table) if PINNED_PROPERTY not in table.metadata.properties else None
-        if keyed is None:
-            return
         target = plan.part_bytes(files.data, self._config.target_file_bytes)
         chosen = plan.alike(files.data, target) or plan.deadest(files.data, target, self._config.dead_row_percent)
-        if chosen:
+        if not chosen or PINNED_PROPERTY in table.metadata.properties:
+            return
+        keyed = self._find_keyed(table)
+        if keyed is not None:
             size = sum(one.size for one in chosen)
             yield Piece(
                 table.name,

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from catchment.errors import CatchmentError
 from catchment.lakehouse.config import MaintenanceConfig
-from catchment.lakehouse.maintenance.maintainer import FindKeyed, Maintainer
+from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.table_files import TableFiles
 from catchment.lakehouse.maintenance.work import Work
 from catchment.lakehouse.requests import pending
 from catchment.lakehouse.tasks import Stopped, serve_requests
-from catchment.lakehouse.writer import LakeWriter
+from catchment.lakehouse.writer import FindKeyed, LakeWriter
 from catchment.telemetry import LOGGER
 
 log = logging.getLogger(LOGGER)

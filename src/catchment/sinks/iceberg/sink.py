@@ -15,6 +15,7 @@ from catchment.errors import SinkRefused, SinkUnavailable
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
+from catchment.lakehouse.maintenance.service import MaintenanceService
 from catchment.lakehouse.silver import SilverTable
 from catchment.lakehouse.silver_layer import SilverLayer
 from catchment.lakehouse.writer import LakeWriter
@@ -47,6 +48,7 @@ class IcebergSink:
         self._merger = Encoder("silver-merger")
         self._silver: dict[TableId, SilverTable] = {}
         self._layer: SilverLayer | None = None
+        self._maintenance: MaintenanceService | None = None
         self._tables: dict[TableId, BronzeTable] = {}
         self._names: dict[tuple[str, str], TableId] = {}
         self._touched: set[TableId] = set()
@@ -69,6 +71,9 @@ class IcebergSink:
             target_file_bytes=config.target_file_bytes,
             submit=self._merger.submit,
         )
+        self._writer.find_keyed = self._layer.keyed
+        self._maintenance = MaintenanceService(self._writer, self._lakehouse.maintenance, self._layer.keyed)
+        self._maintenance.start()
         self._held = self._writer.progress
         return self._held
 
@@ -136,6 +141,8 @@ class IcebergSink:
         return progress
 
     def close(self) -> None:
+        if self._maintenance is not None:
+            self._maintenance.stop()
         self._encoder.close()
         self._merger.close()
         if self._layer is not None:

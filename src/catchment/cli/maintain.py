@@ -1,0 +1,83 @@
+"""`catchment maintain`: all that is due in the lake, now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from catchment.cli.arguments import AsJson, PipelinePath
+
+if TYPE_CHECKING:
+    from catchment.config import PipelineConfig
+    from catchment.lakehouse.tasks import PipelineLake
+
+
+def maintain(
+    pipeline: PipelinePath,
+    table: Annotated[
+        str | None, typer.Option("--table", metavar="TABLE", help="Only this table: silver.orders, or orders for all.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is due, and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make few large files of many small ones, leave dead rows out, delete what no kept snapshot needs.
+
+    A running pipeline does the same by itself, within its budget. Then this asks it to do all of it now; capture
+    goes on meanwhile.
+    """
+    import json
+    import sys
+
+    from catchment.config import load
+    from catchment.lakehouse.tasks import perform
+
+    config = load(pipeline)
+    outcome = perform(
+        _lake(config),
+        "maintain",
+        {"table": table, "dry_run": dry_run},
+        tell=lambda note: print(note, file=sys.stderr),
+    )
+    if as_json:
+        print(json.dumps({"pipeline": config.name, **outcome}, indent=2))
+    else:
+        _show(outcome)
+
+
+def _lake(config: PipelineConfig) -> PipelineLake:
+    from catchment.errors import ConfigError
+    from catchment.lakehouse.tasks import PipelineLake
+    from catchment.sinks.iceberg.config import IcebergSinkConfig
+
+    for sink in config.sink_configs:
+        if isinstance(sink, IcebergSinkConfig):
+            return PipelineLake(config.name, config.lakehouse, config.directory, sink.name, sink.snapshots_kept)
+    raise ConfigError(f"Pipeline {config.name} has no iceberg sink, so it has no lake to maintain.")
+
+
+def _show(outcome: dict[str, Any]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from catchment.cli.quantities import size
+
+    for one in outcome.get("due", ()):
+        print(f"{one['table']}: {one['kind']} is due, of {one['files']:,} files ({size(one['bytes'])}).")
+    if not (outcome.get("due") or outcome.get("done")):
+        print("Nothing is due.")
+    elif not outcome["dry_run"]:
+        seconds = sum(one["seconds"] for one in outcome["done"])
+        print(f"Done: {len(outcome['done']):,} pieces of work in {seconds:.1f} s.")
+    screen = Table(box=SIMPLE_HEAD, pad_edge=False)
+    screen.add_column("table")
+    for heading in ("files", "size", "rows", "dead rows", "delete files"):
+        screen.add_column(heading, justify="right")
+    for name, one in outcome["tables"].items():
+        counts = (f"{one[key]:,}" for key in ("rows", "dead_rows", "delete_files"))
+        screen.add_row(name, f"{one['files']:,}", size(one["bytes"]), *counts)
+    if outcome["tables"]:
+        Console(highlight=False).print(screen)
+    if outcome["waiting_files"]:
+        print(f"{outcome['waiting_files']:,} files go when the snapshots that need them have expired.")
