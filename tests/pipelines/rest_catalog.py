@@ -1,16 +1,17 @@
-"""A small Iceberg REST catalog on 127.0.0.1, over PyIceberg's SqlCatalog: a catalog without our database."""
+"""A small Iceberg REST catalog on 127.0.0.1, over PyIceberg's SqlCatalog: a catalog without our database.
+
+What reads is answered as `catchment serve` answers it; here are the writes.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
@@ -21,19 +22,17 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
 )
 from pyiceberg.schema import Schema
-from pyiceberg.table import CommitTableRequest, Table
+from pyiceberg.table import CommitTableRequest
 
-ENDPOINTS = [
-    "GET /v1/{prefix}/namespaces",
+from catchment.lakehouse.rest.endpoint import ENDPOINTS, READING, RestEndpoint
+from catchment.lakehouse.rest.protocol import Answer, Request, document, refusal
+from catchment.lakehouse.rest.published import PublishedLake
+
+WRITING = (
     "POST /v1/{prefix}/namespaces",
-    "GET /v1/{prefix}/namespaces/{namespace}",
-    "HEAD /v1/{prefix}/namespaces/{namespace}",
-    "GET /v1/{prefix}/namespaces/{namespace}/tables",
     "POST /v1/{prefix}/namespaces/{namespace}/tables",
-    "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}",
-    "HEAD /v1/{prefix}/namespaces/{namespace}/tables/{table}",
     "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}",
-]
+)
 ERRORS: dict[type[Exception], tuple[int, str]] = {
     NoSuchTableError: (404, "NoSuchTableException"),
     NoSuchNamespaceError: (404, "NoSuchNamespaceException"),
@@ -49,6 +48,7 @@ class RestCatalogServer:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._catalog = SqlCatalog("rest", uri=f"sqlite:///{directory}/rest.db", warehouse=f"file://{directory}/w")
+        self._reading = RestEndpoint(PublishedLake(self._catalog, directory / "w"))
         self._lock = threading.Lock()
         self.lose_answers = 0
         self.commits: list[str] = []
@@ -71,50 +71,44 @@ class RestCatalogServer:
         self._server.server_close()
         self._catalog.close()
 
-    def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        with self._lock:
-            if path == "/v1/config":
-                return 200, {"defaults": {}, "overrides": {}, "endpoints": ENDPOINTS}
-            if path == "/v1/namespaces":
-                return self._namespaces(method, body)
-            if match := re.fullmatch(r"/v1/namespaces/([^/]+)", path):
-                return self._namespace(match[1])
-            if match := re.fullmatch(r"/v1/namespaces/([^/]+)/tables", path):
-                return self._tables(method, match[1], body)
-            if match := re.fullmatch(r"/v1/namespaces/([^/]+)/tables/([^/]+)", path):
-                return self._table(method, (match[1], match[2]), body)
-        return 404, _error("NotFound", path, 404)
+    def answer(self, request: Request, body: bytes) -> Answer:
+        if request.parts == ("v1", "config"):
+            return document({"defaults": {}, "overrides": {}, "endpoints": [*ENDPOINTS, *WRITING]})
+        if request.method in READING:
+            return self._reading.answer(request)
+        content = json.loads(body)
+        try:
+            with self._lock:
+                return self._write(request.parts, content)
+        except tuple(ERRORS) as error:
+            status, kind = ERRORS[type(error)]
+            return refusal(status, kind, str(error))
 
-    def _namespaces(self, method: str, body: dict[str, Any]) -> tuple[int, Any]:
-        if method == "POST":
-            self._catalog.create_namespace(tuple(body["namespace"]))
-            return 200, {"namespace": body["namespace"], "properties": {}}
-        return 200, {"namespaces": [list(one) for one in self._catalog.list_namespaces()]}
+    def _write(self, parts: tuple[str, ...], body: dict[str, Any]) -> Answer:
+        match parts:
+            case ("v1", "namespaces"):
+                self._catalog.create_namespace(tuple(body["namespace"]))
+                return document({"namespace": body["namespace"], "properties": {}})
+            case ("v1", "namespaces", namespace, "tables"):
+                schema = Schema.model_validate(body["schema"])
+                self._catalog.create_table((namespace, body["name"]), schema, properties=body["properties"])
+                return self._table(namespace, body["name"])
+            case ("v1", "namespaces", namespace, "tables", name):
+                return self._commit(namespace, name, body)
+        return refusal(404, "NotFoundException", "/".join(parts))
 
-    def _namespace(self, name: str) -> tuple[int, Any]:
-        if not self._catalog.namespace_exists(name):
-            raise NoSuchNamespaceError(name)
-        return 200, {"namespace": [name], "properties": {}}
-
-    def _tables(self, method: str, namespace: str, body: dict[str, Any]) -> tuple[int, Any]:
-        if method == "POST":
-            schema = Schema.model_validate(body["schema"])
-            made = self._catalog.create_table((namespace, body["name"]), schema, properties=body["properties"])
-            return 200, _table(made)
-        names = self._catalog.list_tables(namespace)
-        return 200, {"identifiers": [{"namespace": list(one[:-1]), "name": one[-1]} for one in names]}
-
-    def _table(self, method: str, name: tuple[str, str], body: dict[str, Any]) -> tuple[int, Any]:
-        table = self._catalog.load_table(name)
-        if method != "POST":
-            return 200, _table(table)
-        request = CommitTableRequest.model_validate({**body, "identifier": {"namespace": [name[0]], "name": name[1]}})
-        self._catalog.commit_table(table, request.requirements, request.updates)
-        self.commits.append(".".join(name))
+    def _commit(self, namespace: str, name: str, body: dict[str, Any]) -> Answer:
+        identifier = {"namespace": [namespace], "name": name}
+        request = CommitTableRequest.model_validate({**body, "identifier": identifier})
+        self._catalog.commit_table(self._catalog.load_table((namespace, name)), request.requirements, request.updates)
+        self.commits.append(f"{namespace}.{name}")
         if self.lose_answers:
             self.lose_answers -= 1
-            return 500, _error("InternalServerError", "the answer was lost", 500)
-        return 200, _table(self._catalog.load_table(name))
+            return refusal(500, "InternalServerError", "the answer was lost")
+        return self._table(namespace, name)
+
+    def _table(self, namespace: str, name: str) -> Answer:
+        return self._reading.answer(Request("GET", ("v1", "namespaces", namespace, "tables", name), {}))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -125,19 +119,14 @@ class _Handler(BaseHTTPRequestHandler):
         return
 
     def _do(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else {}
-        try:
-            status, content = self.server_catalog.answer(self.command, unquote(urlparse(self.path).path), body)
-        except tuple(ERRORS) as error:
-            status, kind = ERRORS[type(error)]
-            content = _error(kind, str(error), status)
-        data = b"" if self.command == "HEAD" else json.dumps(content).encode()
-        self.send_response(status)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        answer = self.server_catalog.answer(Request.parse(self.command, self.path, {}), body)
+        self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
 
     do_GET = do_POST = do_HEAD = _do  # noqa: N815
 
@@ -150,12 +139,3 @@ def rest_catalog(directory: Path) -> Iterator[RestCatalogServer]:
         yield server
     finally:
         server.close()
-
-
-def _table(table: Table) -> dict[str, Any]:
-    metadata = json.loads(table.metadata.model_dump_json())
-    return {"metadata-location": table.metadata_location, "metadata": metadata, "config": {}}
-
-
-def _error(kind: str, message: str, status: int) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "code": status}}
