@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from catchment.config import PipelineConfig
     from catchment.quality.outcome import Suite
+    from catchment.quality.results import Point
     from catchment.quality.rules import QualityRules
 
 
@@ -26,6 +27,12 @@ def quality(
         Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one self-contained page.")
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="Name some keys of the rows that break a rule.")] = False,
+    source: Annotated[
+        bool, typer.Option("--source", help="Judge the source's rows instead, before they are ingested.")
+    ] = False,
+    rows: Annotated[
+        int, typer.Option("--rows", min=0, help="With --source: rows read of each table at most; 0 for all.")
+    ] = 100_000,
     dqdl: Annotated[
         bool, typer.Option("--dqdl", help="Judge nothing; print the rules in AWS Glue's rule language.")
     ] = False,
@@ -34,7 +41,8 @@ def quality(
     """Judge the quality rules over the lake as it is now, and keep the results in ops.quality_results.
 
     Silver counts together with its quarantine. Never shows a value; keys only with --keys. Ends with 1 when a
-    rule of severity `fail` is broken, which keeps gold as it is.
+    rule of severity `fail` is broken, which keeps gold as it is. With --source nothing is written anywhere, and
+    rules about whole tables wait for the lake.
     """
     import json
 
@@ -47,7 +55,9 @@ def quality(
     if dqdl:
         _print_dqdl(rules, as_json=as_json)
         return
-    suite = _judge(config, rules, with_keys=keys)
+    suite = (
+        _judge_source(config, rules, rows or None, with_keys=keys) if source else _judge(config, rules, with_keys=keys)
+    )
     if html is not None:
         _write_page(config, suite, html)
     if as_json:
@@ -96,6 +106,21 @@ def _judge(config: PipelineConfig, rules: QualityRules, *, with_keys: bool) -> S
     return suite
 
 
+def _judge_source(config: PipelineConfig, rules: QualityRules, rows: int | None, *, with_keys: bool) -> Suite:
+    from catchment.errors import ConfigError
+    from catchment.quality.before import judge_source
+    from catchment.sinks.iceberg.bronze_table import bronze_name
+    from catchment.sources.sample import Sampled
+
+    source = config.source_config
+    if not isinstance(source, Sampled):
+        raise ConfigError(f"A source of type {source.type} cannot be looked into before it is captured.")
+    samples = source.sample(config.context, lambda table: bronze_name(table)[-1] in rules.tables, rows)
+    return judge_source(
+        rules, config.name, samples, config.chain(), lambda table: bronze_name(table)[-1], with_keys=with_keys
+    )
+
+
 def _keys(config: PipelineConfig) -> Mapping[str, Sequence[str]]:
     """Table → its key's columns."""
     import json
@@ -110,19 +135,24 @@ def _keys(config: PipelineConfig) -> Mapping[str, Sequence[str]]:
 
 def _write_page(config: PipelineConfig, suite: Suite, file: Path) -> None:
     from catchment.errors import ConfigError
-    from catchment.lakehouse.ops import OpsStore
-    from catchment.quality import results
     from catchment.quality.report import page
 
-    ops = OpsStore.open(config.lakehouse, config.directory)
-    try:
-        text = page(suite, results.history(ops, config.name))
-    finally:
-        ops.close()
+    text = page(suite, _history(config) if suite.of == "lake" else {})
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}. Choose another file.") from error
+
+
+def _history(config: PipelineConfig) -> Mapping[tuple[str, str], Sequence[Point]]:
+    from catchment.lakehouse.ops import OpsStore
+    from catchment.quality import results
+
+    ops = OpsStore.open(config.lakehouse, config.directory)
+    try:
+        return results.history(ops, config.name)
+    finally:
+        ops.close()
 
 
 def _print_dqdl(rules: QualityRules, *, as_json: bool) -> None:

@@ -45,8 +45,10 @@ def _table(one: TableOutcome) -> Table:
 def _title(one: TableOutcome) -> Text:
     if one.rows is None:
         return Text(one.table)
-    quarantined = f", {one.quarantined:,} of them in quarantine" if one.quarantined else ""
-    return Text(f"{one.layer}.{one.table}: {counted(one.rows, 'row')}{quarantined}")
+    where = "for quarantine" if one.layer == "source" else "in quarantine"
+    quarantined = f", {one.quarantined:,} of them {where}" if one.quarantined else ""
+    sampled = "" if one.whole else ", a sample"
+    return Text(f"{one.layer}.{one.table}: {counted(one.rows, 'row')}{sampled}{quarantined}")
 
 
 def _style(rule: RuleOutcome) -> str:

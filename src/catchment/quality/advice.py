@@ -10,7 +10,23 @@ from catchment.quality.outcome import Status, Suite, counted, listed
 
 def advice(suite: Suite) -> list[str]:
     """The sentences; none when everything holds."""
-    return list(_sentences(suite))
+    return list(_before(suite) if suite.of == "source" else _sentences(suite))
+
+
+def _before(suite: Suite) -> Iterator[str]:
+    """Before ingestion nothing has happened yet."""
+    stopping = [f"{rule.table}.{rule.rule}" for rule in suite if rule.stops_gold]
+    if stopping:
+        yield f"{listed(stopping)} would stop gold: mend the source's rows first, or lower the severity."
+    for table in suite.tables:
+        if table.quarantined:
+            yield (
+                f"{counted(table.quarantined, 'row')} of {table.table} would go to quarantine, and come back by "
+                "themselves once they are mended at the source."
+            )
+    flagged = [f"{rule.table}.{rule.rule}" for rule in suite.broken(Severity.FLAG)]
+    if flagged:
+        yield f"{listed(flagged)} would be flagged; the rows go into silver all the same."
 
 
 def _sentences(suite: Suite) -> Iterator[str]:

@@ -71,8 +71,8 @@ class RuleOutcome:
 class TableOutcome:
     """One table. layer: where its rows were read, None when they could not be. rows: quarantined ones included.
 
-    broken: rows that break a rule about rows, None without such rules. newest: seconds since 1970 of the newest
-    change that the source committed, where known.
+    broken: rows that break a rule about rows, None without such rules. whole: were all rows read? newest: seconds
+    since 1970 of the newest change that the source committed, where known.
     """
 
     table: str
@@ -83,12 +83,14 @@ class TableOutcome:
     newest: float | None
     rules: tuple[RuleOutcome, ...]
     broken: int | None = None
+    whole: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "table": self.table,
             "layer": self.layer,
+            "whole": self.whole,
             "rows": self.rows,
             "broken": self.broken,
             "quarantined": self.quarantined,

@@ -99,13 +99,13 @@ def _facts(table: TableOutcome) -> Iterator[tuple[str, str]]:
     if table.broken:
         yield "break a rule", f"{table.broken:,}"
     if table.quarantined:
-        yield "in quarantine", f"{table.quarantined:,}"
+        yield "for quarantine" if table.layer == "source" else "in quarantine", f"{table.quarantined:,}"
     if table.columns is not None:
         yield "columns", f"{table.columns}"
     if table.newest is not None:
         yield "newest (UTC)", _moment(table.newest).removesuffix(" UTC")
     if table.layer:
-        yield "read from", table.layer
+        yield "read from", table.layer if table.whole else f"{table.layer}, a sample"
 
 
 def _section(suite: Suite, severity: Severity, history: History) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -14,7 +14,9 @@ from catchment.sources.administration import Removal, Retention
 
 if TYPE_CHECKING:
     from catchment.progress import Progress
+    from catchment.schema import TableId
     from catchment.sources.base import Source
+    from catchment.sources.sample import Sample
     from catchment.sources.verification import SourceVerification
 
 
@@ -105,6 +107,12 @@ class PostgresSourceConfig(ComponentConfig):
         from catchment.sources.postgres.acknowledged import ask_acknowledged
 
         return ask_acknowledged(self, context.pipeline, held)
+
+    def sample(self, context: BuildContext, wanted: Callable[[TableId], bool], rows: int | None) -> Iterator[Sample]:
+        """Rows of the server's tables, whether they are captured yet or not."""
+        from catchment.sources.postgres.sample import sample_tables
+
+        return sample_tables(self, context, wanted, rows)
 
     def verification(self, context: BuildContext) -> SourceVerification:
         """The server's tables at exact points, for comparing them with the lake."""
