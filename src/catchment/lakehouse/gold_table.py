@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SNAPSHOTS_KEPT = 30
 """A reader's view of a gold table works for so many refreshes that changed it; then its files go."""
 
-ROWS_REPLACED = 50_000
+ROWS_REPLACED = 100_000
 """`refresh: auto` replaces a table of fewer rows whole; measured, see docs/adr/0005."""
 
 CHANGED_SHARE = 0.25
@@ -40,7 +40,7 @@ FILES = 24
 
 DIGEST_PROPERTY = "catchment.digest"
 
-_OURS = frozenset({"rowid", "_row", "_file", "file_row_number"})
+_OURS = frozenset({"rowid", "_file", "file_row_number", "file", "pos"})
 """Columns that comparing adds; a model with one of its own is replaced whole."""
 
 
@@ -125,7 +125,7 @@ class GoldTable:
         return difference.added + dead > CHANGED_SHARE * rows or files >= FILES
 
     def _difference(self, connection: DuckDBPyConnection, relation: str, table: LakeTable) -> Difference | None:
-        """Compare with what is there, all columns' values; None when that cannot be read or has other columns."""
+        """Compare with what is there, row for row of a key; None when that cannot be read or has other columns."""
         columns, files = _columns(connection, relation), _files(table)
         # Files are read back through DuckDB, which reaches local ones.
         if not files or not all(local_path(path).startswith("/") for path in files):
@@ -138,14 +138,23 @@ class GoldTable:
         )
         if _columns(connection, f"(SELECT * EXCLUDE (_file, file_row_number) FROM {there})") != columns:
             return None
+        row = f"hash({', '.join(identifier(name) for name, _ in columns)}) AS _hash"
+        key = ", ".join(f"{identifier(name)} AS _key{number}" for number, name in enumerate(self._model.key))
+        same = " AND ".join(
+            f"new._key{number} IS NOT DISTINCT FROM old._key{number}" for number in range(len(self._model.key))
+        )
         self._show_dead(connection)
+        # A join of whole rows takes twice the time and memory of one of keys and hashes.
         connection.execute(
             f"""CREATE OR REPLACE TEMPORARY TABLE difference AS
-            SELECT new._row AS row, old._file AS file, old.file_row_number AS pos
-            FROM (SELECT *, rowid AS _row FROM {relation}) AS new
-            FULL JOIN (FROM {there} ANTI JOIN temp.dead ON file = _file AND pos = file_row_number) AS old
-            ON {_equal(self._model.key)}
-            WHERE new._row IS NULL OR old._file IS NULL OR NOT ({_equal([name for name, _ in columns])})"""
+            SELECT new._row AS row, old._file AS file, old._pos AS pos
+            FROM (SELECT {key}, {row}, rowid AS _row FROM {relation}) AS new
+            FULL JOIN (
+                SELECT {key}, {row}, _file, file_row_number AS _pos
+                FROM {there} ANTI JOIN temp.dead ON file = _file AND pos = file_row_number
+            ) AS old
+            ON {same}
+            WHERE new._row IS NULL OR old._file IS NULL OR new._hash <> old._hash"""
         )
         added, dead = connection.execute("SELECT count(row), count(file) FROM temp.difference").fetchall()[0]
         return Difference(added, dead)
@@ -228,10 +237,6 @@ def check_key(connection: DuckDBPyConnection, relation: str, model: Model) -> No
 
 def _columns(connection: DuckDBPyConnection, relation: str) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind, *_ in connection.execute(f"DESCRIBE FROM {relation}").fetchall()]
-
-
-def _equal(names: Sequence[str]) -> str:
-    return " AND ".join(f"new.{name} IS NOT DISTINCT FROM old.{name}" for name in map(identifier, names))
 
 
 def _files(table: LakeTable) -> list[str]:
