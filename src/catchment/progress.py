@@ -59,6 +59,11 @@ class Progress:
                 chunks[table] = both
         return Progress(positions, chunks)
 
+    def brief(self) -> Progress:
+        """The same with fewer words: of a snapshot that is not finished, only that it was begun (no chunks)."""
+        chunks = {table: names if names == ALL_CHUNKS else frozenset() for table, names in self.chunks.items()}
+        return Progress(self.positions, chunks)
+
     def to_json(self) -> str:
         """One line of JSON with sorted keys; positions in hex."""
         return json.dumps(

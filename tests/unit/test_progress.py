@@ -112,3 +112,9 @@ def test_all_chunks_cover_chunks_of_any_name() -> None:
 def test_what_is_no_progress_is_refused(text: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         Progress.from_json(text)
+
+
+def test_the_brief_form_says_which_snapshots_are_finished_and_which_begun() -> None:
+    whole = Progress({"slot": b"\x01"}, {"t": ALL_CHUNKS, "u": frozenset({"0-10"})})
+    assert whole.brief() == Progress({"slot": b"\x01"}, {"t": ALL_CHUNKS, "u": frozenset()})
+    assert Progress.from_json(whole.brief().to_json()) == whole.brief()

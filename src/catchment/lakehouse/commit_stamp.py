@@ -30,10 +30,12 @@ class Stamp:
 
 def stamp(drafts: Sequence[Draft]) -> None:
     """Note in each draft's snapshot that they are committed together. Before its metadata is written."""
-    if len(drafts) < 2:
+    # A draft that only lets go of old snapshots makes no new one.
+    moving = [one for one in drafts if one.snapshot.snapshot_id != one.table.metadata.current_snapshot_id]
+    if len(moving) < 2:
         return
-    text = f"{uuid.uuid4().hex}/{len(drafts)}"
-    for draft in drafts:
+    text = f"{uuid.uuid4().hex}/{len(moving)}"
+    for draft in moving:
         if draft.snapshot.summary is not None:
             draft.snapshot.summary[STAMP] = text
 

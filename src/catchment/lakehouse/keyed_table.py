@@ -31,6 +31,8 @@ from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.table_schema import fit
 
 UNREPRESENTABLE = "_unrepresentable"
+ROLLBACK = "catchment.rollback"
+"""In a snapshot's summary: to which earlier snapshot it set the table back."""
 
 OWN_DELETE_FILE = 1_024
 """A data file with so many dead rows gets a consolidated delete file of its own."""
@@ -565,12 +567,14 @@ class KeyedTable:
         return {}
 
     def _descends_from(self, snapshot: object) -> bool:
-        parents = {one.snapshot_id: one.parent_snapshot_id for one in self.lake.metadata.snapshots}
-        at = self.lake.metadata.current_snapshot_id
+        known = {one.snapshot_id: one for one in self.lake.metadata.snapshots}
+        at = self.lake.metadata.current_snapshot()
         while at is not None:
-            if at == snapshot:
+            if at.snapshot_id == snapshot:
                 return True
-            at = parents.get(at)
+            if at.summary is not None and at.summary.get(ROLLBACK):
+                return False  # Rows that had died live again; the index may have left them out.
+            at = known.get(at.parent_snapshot_id) if at.parent_snapshot_id is not None else None
         return False
 
     def _apply_deletes(self, path: str) -> None:

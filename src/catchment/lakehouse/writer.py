@@ -71,6 +71,7 @@ class LakeWriter:
         """Where silver is merged by this writer: gives the `KeyedTable` of a table, if that is open."""
         self._tables: dict[Name, LakeTable] = {}
         self._failure: BaseException | None = None
+        self._retired: str | None = None
         self._committer = self._make_committer(Owner(pipeline, sink, lease.epoch))
 
     @classmethod
@@ -164,6 +165,7 @@ class LakeWriter:
         Hold `lock` from drafting on. Raises `LeaseLost`, or `SinkUnavailable` when it failed or may have failed.
         """
         with self.lock:
+            self.check()
             if self._failure is not None:
                 raise SinkUnavailable(
                     f"An earlier commit to the lake of {self.pipeline} failed; it is opened again."
@@ -178,6 +180,15 @@ class LakeWriter:
         """What is in memory can no longer be trusted: refuse every further commit, until it is opened again."""
         with self.lock:
             self._failure = self._failure or failure
+
+    def retire(self, reason: str) -> None:
+        """From here on nothing is committed: tables changed under those who hold state of them. They open anew."""
+        self._retired = reason
+
+    def check(self) -> None:
+        """Raise `SinkUnavailable` once the writer was retired."""
+        if self._retired is not None:
+            raise SinkUnavailable(f"{self._retired} The lake of {self.pipeline} is opened again.")
 
     def close(self) -> None:
         """Let go of the lease and of the catalog."""
