@@ -124,7 +124,7 @@ def options_described(pages: Pages) -> Iterator[str]:
 
 
 def yaml_examples(pages: Pages) -> Iterator[str]:
-    """Every example of a pipeline.yaml, or of a part of one, is accepted."""
+    """Every example of a pipeline.yaml, of a part of one, or of a quality.yaml is accepted."""
     for page in pages:
         for block in page.blocks:
             if block.language == "yaml":
@@ -139,6 +139,8 @@ def _refused(text: str) -> list[str]:
     values = yaml.safe_load(text)
     if not isinstance(values, dict):
         return ["this example is no mapping."]
+    if list(values) == ["tables"]:
+        return _refused_rules(text)
     missing = [f"{key}: {value!r}" for key, value in yaml.safe_load(BASE).items() if key not in values]
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "pipeline.yaml"
@@ -148,6 +150,20 @@ def _refused(text: str) -> list[str]:
             load(file, {name: f"value-of-{name}" for name in re.findall(r"\$\{(\w+)", text)})
         except ConfigError as refused:
             return str(refused).replace(str(file), "pipeline.yaml").splitlines()
+    return []
+
+
+def _refused_rules(text: str) -> list[str]:
+    """An example of a quality.yaml."""
+    from catchment.quality.rules import load_rules
+
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "quality.yaml"
+        file.write_text(text, encoding="utf-8")
+        try:
+            load_rules(file, {})
+        except ConfigError as refused:
+            return str(refused).replace(str(file), "quality.yaml").splitlines()
     return []
 
 

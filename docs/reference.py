@@ -32,6 +32,7 @@ def made() -> Mapping[str, Callable[[], str]]:
         "exit-codes": exit_codes,
         "types": types,
         "envelope": envelope,
+        "quality rules": quality_rules,
     }
     for name, model in models().items():
         tables[f"options {name}"] = lambda model=model: options(model)  # type: ignore[misc]
@@ -148,6 +149,24 @@ def _names(one: Parameter) -> str:
 
 def _note(one: Parameter) -> str:
     return "required" if one.required else f"`{one.default}`" if one.default else ""
+
+
+def quality_rules() -> str:
+    """A table of the kinds of rules: what they promise and their own keys."""
+    from catchment.quality.config import RULES, RuleConfig
+
+    shared = set(RuleConfig.model_fields)
+    rows = []
+    for name, model in RULES.items():
+        schema = model.model_json_schema()
+        required = set(schema.get("required", ()))
+        keys = [
+            f"`{key}`" if key in required else f"`{key}` (optional)"
+            for key in schema["properties"]
+            if key not in shared
+        ]
+        rows.append((f"`{name}`", (inspect.getdoc(model) or "").replace("\n", " "), ", ".join(keys)))
+    return table(("type", "holds when", "keys"), rows)
 
 
 def exit_codes() -> str:
