@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from pyiceberg.manifest import ManifestContent
 
 from catchment.lakehouse.config import MaintenanceConfig
+from catchment.lakehouse.maintenance import plan
 from catchment.lakehouse.maintenance.maintainer import Maintainer
-from catchment.lakehouse.maintenance.plan import FAN_IN
 from catchment.lakehouse.maintenance.work import Kind, Work
 from catchment.lakehouse.silver import bronze_changes
 from catchment.lakehouse.table import LakeTable
@@ -25,6 +26,12 @@ from pipelines.lake import wait_for
 FLUSHES = 18
 CONFIG = MaintenanceConfig(target_file_bytes=512 * 1024)
 BOTH = ("bronze", "both")
+
+
+@pytest.fixture(autouse=True)
+def few_files_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests have no time for many flushes."""
+    monkeypatch.setattr(plan, "FAN_IN_SMALLEST", plan.FAN_IN)
 
 
 def flush_each(directory: Path, first: int, last: int, *, snapshots_kept: int = 100) -> None:
@@ -85,7 +92,7 @@ def test_many_small_files_become_few_with_the_same_rows(tmp_path: Path) -> None:
         progress, marker = opened.progress, both(opened).metadata.properties["catchment.progress"]
         done = maintain(opened)
         assert {one.kind for one in done} == {Kind.COMPACTION}
-        assert len(data_files(opened)) < FAN_IN
+        assert len(data_files(opened)) < plan.FAN_IN
         assert pa.Table.from_batches(bronze_changes(both(opened), None)).equals(pa.Table.from_batches(before))
         # A table says of its progress what it said before, and so does every snapshot.
         assert opened.progress == progress

@@ -113,6 +113,7 @@ class KeyedLake:
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyedLake]:
     # As large a table as a test has time for: dead rows are noticed early, parts are small.
     monkeypatch.setattr(plan, "NOTICED_DEAD_ROWS", 50)
+    monkeypatch.setattr(plan, "FAN_IN_SMALLEST", plan.FAN_IN)
     monkeypatch.setattr(plan, "SMALLEST_TARGET_BYTES", 16 * 1024)
     one = KeyedLake(tmp_path)
     yield one

@@ -75,6 +75,7 @@ class _Known:
     clean_at: str | None = None
     looked_at: float = float("-inf")
     orphans_at: float = float("-inf")
+    last: Kind | None = None
 
 
 class Maintainer:
@@ -102,6 +103,7 @@ class Maintainer:
                 work = piece.run(check)
                 if work is not None:
                     self._last = table.name
+                    self._known[table.name].last = work.kind
                     return work
         return None
 
@@ -150,7 +152,7 @@ class Maintainer:
         files = known.files = known.lister.files(table, moment.manifests)
         known.leaving.look(moment.metadata, table.table.io)
         yield from self._expired_files(table, known.leaving, moment, files)
-        yield from self._compaction(table, files)
+        yield from self._compaction(table, known, files)
         if seldom:
             yield from self._retention(table, files)
             yield from self._expiry(table)
@@ -163,10 +165,18 @@ class Maintainer:
 
     # -- compaction
 
-    def _compaction(self, table: LakeTable, files: TableFiles) -> Iterator[Piece]:
-        if table.metadata.properties.get(KIND_PROPERTY) in KEYED:
-            yield from self._keyed_compaction(table, files)
-            return
+    def _compaction(self, table: LakeTable, known: _Known, files: TableFiles) -> Iterator[Piece]:
+        if table.metadata.properties.get(KIND_PROPERTY) not in KEYED:
+            yield from self._merging(table, files)
+        elif known.last is Kind.COMPACTION:
+            # Where merges never rest both are always due: each has its turn.
+            yield from self._delete_files(table, files)
+            yield from self._rewriting(table, files)
+        else:
+            yield from self._rewriting(table, files)
+            yield from self._delete_files(table, files)
+
+    def _merging(self, table: LakeTable, files: TableFiles) -> Iterator[Piece]:
         target = self._config.target_file_bytes
         chosen = plan.neighbours(files.data, target)
         if chosen:
@@ -179,17 +189,7 @@ class Maintainer:
                 lambda check: merge_files(self._writer, table, chosen, target, check),
             )
 
-    def _keyed_compaction(self, table: LakeTable, files: TableFiles) -> Iterator[Piece]:
-        deletes = plan.delete_files(files.deletes, files.dead)
-        if deletes:
-            size = sum(one.size for one in deletes)
-            yield Piece(
-                table.name,
-                Kind.DELETE_FILES,
-                len(deletes),
-                size,
-                lambda check: merge_delete_files(self._writer, table, files, deletes, check),
-            )
+    def _rewriting(self, table: LakeTable, files: TableFiles) -> Iterator[Piece]:
         target = plan.part_bytes(files.data, self._config.target_file_bytes)
         chosen = plan.alike(files.data, target) or plan.deadest(files.data, target, self._config.dead_row_percent)
         if not chosen or PINNED_PROPERTY in table.metadata.properties:
@@ -203,6 +203,18 @@ class Maintainer:
                 len(chosen),
                 size,
                 lambda check: rewrite_files(self._writer, keyed, chosen, target, check),
+            )
+
+    def _delete_files(self, table: LakeTable, files: TableFiles) -> Iterator[Piece]:
+        deletes = plan.delete_files(files.deletes, files.dead)
+        if deletes:
+            size = sum(one.size for one in deletes)
+            yield Piece(
+                table.name,
+                Kind.DELETE_FILES,
+                len(deletes),
+                size,
+                lambda check: merge_delete_files(self._writer, table, files, deletes, check),
             )
 
     # -- what time makes due

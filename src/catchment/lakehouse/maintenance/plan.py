@@ -17,6 +17,9 @@ FAN_IN = 8
 SMALLEST_BYTES = 32 * 1024
 """Files below this size are of one class: their footers are most of them."""
 
+FAN_IN_SMALLEST = 32
+"""How many of those there may be: to write them anew costs nothing, but each time is a commit and a snapshot."""
+
 SMALLEST_TARGET_BYTES = 8 * 1024 * 1024
 PARTS = 16
 """A keyed table is kept in about so many files, below the target size: cleaning one is then a small piece of work."""
@@ -70,7 +73,7 @@ def neighbours(files: Iterable[FileState], target_bytes: int) -> list[FileState]
     ordered = sorted(files, key=lambda one: one.age)
     for size_class in sorted({size_of(one.size, SMALLEST_BYTES) for one in ordered if not _full(one, target_bytes)}):
         for run in _runs(ordered, size_class, target_bytes):
-            if sum(size_of(one.size, SMALLEST_BYTES) == size_class for one in run) >= FAN_IN:
+            if sum(size_of(one.size, SMALLEST_BYTES) == size_class for one in run) >= _fan_in(size_class):
                 return _limited(run, target_bytes)
     return []
 
@@ -93,10 +96,10 @@ def alike(files: Iterable[FileState], target_bytes: int) -> list[FileState]:
     for one in files:
         if one.dead < one.rows and one.live_bytes * 2 < target_bytes:
             classes.setdefault(size_of(one.live_bytes, SMALLEST_BYTES), []).append(one)
-    for _, members in sorted(classes.items()):
-        if len(members) >= FAN_IN:
+    for size_class, members in sorted(classes.items()):
+        if len(members) >= _fan_in(size_class):
             return [*_limited(sorted(members, key=lambda one: one.age), target_bytes), *wholly_dead]
-    enough = len(wholly_dead) >= FAN_IN or sum(one.rows for one in wholly_dead) >= NOTICED_DEAD_ROWS
+    enough = len(wholly_dead) >= FAN_IN_SMALLEST or sum(one.rows for one in wholly_dead) >= NOTICED_DEAD_ROWS
     return wholly_dead if enough else []
 
 
@@ -133,7 +136,7 @@ def delete_files(files: Iterable[DeleteFileState], dead: int) -> list[DeleteFile
     classes: dict[int, list[DeleteFileState]] = {}
     for one in all_files:
         classes.setdefault(size_of(one.positions, SMALLEST_DELETES), []).append(one)
-    return next((members for _, members in sorted(classes.items()) if len(members) >= FAN_IN), [])
+    return next((members for of, members in sorted(classes.items()) if len(members) >= _fan_in(of)), [])
 
 
 def size_of(size: int, smallest: int) -> int:
@@ -143,6 +146,10 @@ def size_of(size: int, smallest: int) -> int:
         smallest *= FAN_IN
         found += 1
     return found
+
+
+def _fan_in(size_class: int) -> int:
+    return FAN_IN if size_class else FAN_IN_SMALLEST
 
 
 def _full(file: FileState, target_bytes: int) -> bool:

@@ -17,7 +17,7 @@ from catchment.errors import CatchmentError
 from catchment.lakehouse.config import MaintenanceConfig
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.table_files import TableFiles
-from catchment.lakehouse.maintenance.work import Work
+from catchment.lakehouse.maintenance.work import Work, summed_up
 from catchment.lakehouse.requests import pending
 from catchment.lakehouse.tasks import Stopped, serve_requests
 from catchment.lakehouse.writer import FindKeyed, LakeWriter
@@ -29,6 +29,9 @@ Step = Callable[[], bool]
 
 REQUEST_SECONDS = 0.5
 """How soon a command's request is taken."""
+
+LOG_SECONDS = 60.0
+"""How often the log says what was done."""
 
 SLICE_SECONDS = 0.2
 """Within a piece of work: so long it works before it rests for the share of time that is not its own."""
@@ -54,6 +57,7 @@ class MaintenanceService:
         self._stopping = threading.Event()
         self._pace = _Pace(config.budget_percent, self._stopping)
         self._status = MaintenanceStatus()
+        self._log = _Log()
         self._thread = threading.Thread(target=self._run, name="catchment-maintenance", daemon=True)
 
     def start(self) -> None:
@@ -78,6 +82,7 @@ class MaintenanceService:
     def _run(self) -> None:
         look_at = time.monotonic() + self._config.interval_seconds
         while not self._stopping.wait(REQUEST_SECONDS):
+            self._log.tell()
             self._attempt(self._serve)
             if self._config.enabled and time.monotonic() >= look_at:
                 worked = self._attempt(self._step)
@@ -92,7 +97,7 @@ class MaintenanceService:
         work = self._maintainer.step(self._pace.check)
         if work is None:
             return False
-        log.info("Maintenance: %s", work)
+        self._log.add(work)
         self._status = MaintenanceStatus(work, time.time(), self._status.pieces + 1)
         self._pace.rest()
         return True
@@ -114,6 +119,23 @@ class MaintenanceService:
         if message != self._status.error and not self._stopping.is_set():
             log.warning("The lake could not be maintained; it is tried again, capture goes on. %s", message)
         self._status = MaintenanceStatus(self._status.last, self._status.last_at, self._status.pieces, message)
+
+
+class _Log:
+    """A line a minute, for as long as there is something to tell."""
+
+    def __init__(self) -> None:
+        self._done: list[Work] = []
+        self._told_at = time.monotonic()
+
+    def add(self, work: Work) -> None:
+        log.debug("Maintenance: %s", work)
+        self._done.append(work)
+
+    def tell(self) -> None:
+        if self._done and time.monotonic() - self._told_at >= LOG_SECONDS:
+            log.info("Maintenance: %s", summed_up(self._done))
+            self._done, self._told_at = [], time.monotonic()
 
 
 class _Pace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -54,3 +55,25 @@ class Work:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "kind": str(self.kind), "seconds": round(self.seconds, 3)}
+
+
+def summed_up(done: Sequence[Work]) -> str:
+    """Several pieces of work in one line for the log."""
+    tables = len({one.table for one in done})
+    seconds = sum(one.seconds for one in done)
+    parts = []
+    for kind, words in _SUMMED_UP.items():
+        mine = [one for one in done if one.kind is kind]
+        if mine:
+            figures = {name: sum(getattr(one, name) for one in mine) for name in ("files_before", "files_after")}
+            parts.append(words.format(**figures, dead_rows=sum(one.dead_rows for one in mine)))
+    return f"{tables} tables, {seconds:.1f} s: {'; '.join(parts)}."
+
+
+_SUMMED_UP = {
+    Kind.COMPACTION: "{files_before:,} files made into {files_after:,}, {dead_rows:,} dead rows left out",
+    Kind.DELETE_FILES: "{files_before:,} delete files made into {files_after:,}",
+    Kind.EXPIRY: "{files_before:,} files of expired snapshots deleted",
+    Kind.ORPHANS: "{files_before:,} orphans deleted",
+    Kind.RETENTION: "{files_before:,} files left bronze by their age",
+}
