@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from os import PathLike
 
     from duckdb import DuckDBPyConnection
@@ -16,14 +17,20 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "connect"]
 
 
-def connect(pipeline: str | PathLike[str]) -> DuckDBPyConnection:
-    """A DuckDB connection whose `bronze`, `current`, `gold` and `ops` views show the lake as it is now.
+def connect(
+    pipeline: str | PathLike[str], *, as_of: datetime | None = None, snapshot: int | None = None
+) -> DuckDBPyConnection:
+    """A DuckDB connection whose `bronze`, `current`, `silver`, `gold` and `ops` views show the lake as it is now.
 
     `pipeline` is the path of a pipeline.yaml. The views are fixed to the snapshots of this moment;
     call again for newer ones. The lake itself cannot be written through it.
 
-    Raises `catchment.errors.ConfigError` when the file cannot be read.
+    as_of: show it as of a moment of the source's clock instead (UTC without a time zone); the table
+    `ops.as_of` then says where each view's rows come from. snapshot: show the table that has this Iceberg
+    snapshot as it was then.
+
+    Raises `catchment.errors.ConfigError` when the file cannot be read, and for a snapshot that no table has.
     """
     from catchment.lakehouse.connection import connect as connect_lake
 
-    return connect_lake(pipeline)
+    return connect_lake(pipeline, as_of=as_of, snapshot=snapshot)

@@ -8,12 +8,23 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypedDict
 
 import pyarrow as pa
 
 from catchment.cli.values import exact
 from catchment.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class Origin(TypedDict):
+    """Where a table's rows come from, as of a moment: bronze, history, snapshot, or nothing."""
+
+    table: str
+    read_from: str
+    detail: str
 
 
 def write(rows: pa.RecordBatchReader, format_: str, output: Path | None, *, limit: int) -> None:
@@ -31,14 +42,25 @@ def write(rows: pa.RecordBatchReader, format_: str, output: Path | None, *, limi
             _table(rows, names, stream, limit)
 
 
-def _json(rows: pa.RecordBatchReader, names: Sequence[str], stream: IO[str]) -> None:
+def write_document(
+    rows: pa.RecordBatchReader, origins: Sequence[Origin], as_of: datetime | None, output: Path | None
+) -> None:
+    """Write one JSON object: `as_of`, `tables` (where their rows come from) and `rows`."""
+    head = {"as_of": as_of.isoformat().replace("+00:00", "Z") if as_of is not None else None, "tables": origins}
+    with _text(output) as stream:
+        stream.write(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "rows": ')
+        _json(rows, _distinct(rows.schema.names), stream, end="")
+        stream.write("}\n")
+
+
+def _json(rows: pa.RecordBatchReader, names: Sequence[str], stream: IO[str], end: str = "\n") -> None:
     separator = "[\n"
     for batch in rows:
         for row in zip(*(exact(column) for column in batch.columns), strict=True):
             document = json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, allow_nan=False)
             stream.write(f"{separator}{document}")
             separator = ",\n"
-    stream.write("[]\n" if separator == "[\n" else "\n]\n")
+    stream.write(("[]" if separator == "[\n" else "\n]") + end)
 
 
 def _csv(rows: pa.RecordBatchReader, names: Sequence[str], stream: IO[str]) -> None:

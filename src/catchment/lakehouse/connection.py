@@ -5,56 +5,113 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
-from catchment.lakehouse import bronze, current, history_view
-from catchment.lakehouse.bronze import Unreadable
+from catchment.lakehouse.bronze import DEAD_ROWS_SCHEMA
+from catchment.lakehouse.mentions import mentioned
 from catchment.lakehouse.moment import LakeReader, TableSnapshot
-from catchment.lakehouse.sql import identifier, literal, literals
+from catchment.lakehouse.sql import identifier, literals
+from catchment.lakehouse.time_travel import Past, in_utc
+from catchment.lakehouse.views import show as show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
+    from datetime import datetime
 
     from duckdb import DuckDBPyConnection
 
     from catchment.lakehouse.config import LakehouseConfig
-    from catchment.lakehouse.ops import OpsStore
 
 SCHEMAS = ("bronze", "current", "silver", "gold", "ops")
 
 
-def connect(pipeline: str | os.PathLike[str]) -> DuckDBPyConnection:
+def connect(
+    pipeline: str | os.PathLike[str], *, as_of: datetime | None = None, snapshot: int | None = None
+) -> DuckDBPyConnection:
     """Connect to the lake of a pipeline.yaml; see `connect_lake`. Raises ConfigError when it cannot be read."""
     from catchment.config import load
 
     path = Path(pipeline)
     config = load(path)
-    return connect_lake(config.lakehouse, path.resolve().parent, config.name)
+    return connect_lake(config.lakehouse, path.resolve().parent, config.name, as_of=as_of, snapshot=snapshot)
 
 
-def connect_lake(lakehouse: LakehouseConfig, directory: Path, pipeline: str | None = None) -> DuckDBPyConnection:
-    """Connect to a lake as it is now; paths in `lakehouse` are relative to `directory`.
+def connect_lake(
+    lakehouse: LakehouseConfig,
+    directory: Path,
+    pipeline: str | None = None,
+    *,
+    as_of: datetime | None = None,
+    snapshot: int | None = None,
+    query: str | None = None,
+) -> DuckDBPyConnection:
+    """Connect to a lake as it is now, or was; paths in `lakehouse` are relative to `directory`.
 
     The views stay at the snapshots of this moment. `pipeline` limits `ops` to one pipeline's rows.
     Nothing but the lake's files can be read through the connection, its settings are locked, and no new
     file can be written; tables of one's own live in memory.
+
+    as_of: the lake at a moment of the source's clock (without a time zone: UTC); the table `ops.as_of` then says
+    where each view's rows come from. snapshot: the table that has this Iceberg snapshot is shown at it, the others
+    as they are. query: an SQL text that is to be run; tables that it does not name need not be there.
+
+    Raises ConfigError for a snapshot that no table has.
     """
     from catchment.lakehouse.catalog import load_catalog
-    from catchment.lakehouse.ops import OpsStore
 
-    tables = LakeReader(load_catalog(lakehouse.catalog, directory)).tables()
+    if as_of is not None and snapshot is not None:
+        raise ConfigError("A lake is shown as of a moment or at a snapshot, not both.")
+    reader = LakeReader(load_catalog(lakehouse.catalog, directory))
+    only = mentioned(query, reader.versions(), with_kin=as_of is not None) if query is not None else None
+    tables = reader.tables(only=only if snapshot is None else None)
+    if snapshot is not None:
+        tables = [_at_snapshot(reader, table, snapshot) for table in _having(tables, snapshot)]
     connection = open_duckdb()
     show(connection, tables)
-    store = OpsStore.open(lakehouse, directory)
-    try:
-        _show_ops(connection, store, pipeline)
-    finally:
-        store.close()
-    confine(connection, (file for table in tables for file in table.files))
+    files = {file for table in tables for file in table.files}
+    if as_of is not None:
+        files |= _turn_back(connection, reader, tables, in_utc(as_of), all_are_there=only is None)
+    _show_ops(connection, lakehouse, directory, pipeline)
+    confine(connection, files)
     return connection
+
+
+def _having(tables: list[TableSnapshot], snapshot: int) -> list[TableSnapshot]:
+    if not any(kept == snapshot for table in tables for _, kept in table.log):
+        raise ConfigError(
+            f"No table has a snapshot {snapshot} any more; `catchment snapshots` lists those that are kept."
+        )
+    return tables
+
+
+def _at_snapshot(reader: LakeReader, table: TableSnapshot, snapshot: int) -> TableSnapshot:
+    return reader.past(table, snapshot) if any(kept == snapshot for _, kept in table.log) else table
+
+
+def _turn_back(
+    connection: DuckDBPyConnection,
+    reader: LakeReader,
+    tables: list[TableSnapshot],
+    moment: datetime,
+    *,
+    all_are_there: bool,
+) -> set[str]:
+    """Show the lake as of a moment; the further files that this takes."""
+    import pyarrow as pa
+
+    every = tables if all_are_there else reader.tables(("bronze",))
+    past = Past(connection, reader, tables, [one for one in every if one.layer == "bronze"], moment)
+    past.show()
+    columns = {name: pa.array([getattr(one, name) for one in past.accounts], pa.string()) for name in _ACCOUNT}
+    connection.register("accounts", pa.table(columns))
+    connection.execute("CREATE TABLE ops.as_of AS SELECT * FROM accounts ORDER BY name")
+    connection.unregister("accounts")
+    return past.files
+
+
+_ACCOUNT = ("name", "read_from", "detail")
 
 
 def open_duckdb(threads: int | None = None, memory_limit: str | None = None) -> DuckDBPyConnection:
@@ -71,37 +128,9 @@ def open_duckdb(threads: int | None = None, memory_limit: str | None = None) -> 
         config["memory_limit"] = memory_limit
     connection = duckdb.connect(":memory:", config=config)
     connection.execute("SET TimeZone = 'UTC'")
-    for schema in (*SCHEMAS, bronze.DEAD_ROWS_SCHEMA):
+    for schema in (*SCHEMAS, DEAD_ROWS_SCHEMA):
         connection.execute(f"CREATE SCHEMA {schema}")
     return connection
-
-
-def show(connection: DuckDBPyConnection, tables: Iterable[TableSnapshot]) -> None:
-    """Make or replace the views of these tables: the table's own, `current.<table>` of a bronze one, and
-    `silver.<table>_history` of versions.
-
-    What cannot be shown faithfully becomes a view that raises the reason when it is queried.
-    """
-    shown = list(tables)
-    spellings = Counter((table.layer, table.name.lower()) for table in shown)
-    names = {table.name for table in shown if table.layer == "silver"}
-    for table in shown:
-        if spellings[table.layer, table.name.lower()] > 1:
-            _refusal(
-                connection,
-                f"{identifier(table.layer)}.{identifier(table.name)}",
-                f"{table} has the name of another table but for the case, which DuckDB does not tell apart; read it "
-                "with PyIceberg",
-                table,
-            )
-            continue
-        if table.dead:
-            _load_dead_rows(connection, table)
-        _view(connection, table.layer, table, bronze.relation)
-        if table.layer == "bronze":
-            _view(connection, "current", table, current.relation)
-        if (history := history_view.history_name(table)) is not None and history not in names:
-            _view(connection, "silver", table, history_view.relation, name=history)
 
 
 def confine(connection: DuckDBPyConnection, files: Iterable[str]) -> None:
@@ -132,53 +161,17 @@ def refuse_writes(sql: str) -> None:
 _EXPLAINED_COPY = re.compile(r"\s*explain\s+(\([^)]*\)\s*|analyze\s+)*copy\b", re.IGNORECASE)
 
 
-def _view(
-    connection: DuckDBPyConnection,
-    schema: str,
-    table: TableSnapshot,
-    relation: Callable[[TableSnapshot], str],
-    name: str | None = None,
+def _show_ops(
+    connection: DuckDBPyConnection, lakehouse: LakehouseConfig, directory: Path, pipeline: str | None
 ) -> None:
-    import duckdb
+    from catchment.lakehouse.ops import OpsStore
 
-    at = f"{identifier(schema)}.{identifier(name or table.name)}"
+    store = OpsStore.open(lakehouse, directory)
     try:
-        connection.execute(f"CREATE OR REPLACE VIEW {at} AS {relation(table)}")
-    except Unreadable as reason:
-        _refusal(connection, at, str(reason), table if name is None else None)
-    except duckdb.Error as error:
-        first = str(error).partition("\n")[0]
-        reason_ = f"{schema}.{name or table.name} cannot be shown in DuckDB; read it with PyIceberg. {first}"
-        _refusal(connection, at, reason_, table if name is None else None)
-
-
-def _load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> None:
-    connection.register("dead_rows", bronze.dead_rows(table))
-    connection.execute(
-        f"CREATE OR REPLACE TABLE {bronze.dead_rows_name(table)} AS SELECT file_index, bits::BIT AS bits FROM dead_rows"
-    )
-    connection.unregister("dead_rows")
-
-
-def _refusal(connection: DuckDBPyConnection, name: str, reason: str, table: TableSnapshot | None) -> None:
-    """A view that gives the reason whatever is asked of it, also a count. table: whose columns it has."""
-    import duckdb
-
-    error = f"error({literal(reason)})"
-    refused = f"{error} AS refused"
-    try:
-        columns = [
-            f"CAST({error} AS {bronze.duck_type(f.field_type)}) AS {identifier(f.name)}"
-            for f in (table.schema.fields if table is not None else ())
-        ]
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {', '.join(columns) or refused} WHERE {error}")
-    except (duckdb.Error, KeyError):
-        # Types or names that DuckDB does not have may be why the table is refused.
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {refused} WHERE {error}")
-
-
-def _show_ops(connection: DuckDBPyConnection, store: OpsStore, pipeline: str | None) -> None:
-    for name, rows in store.tables().items():
+        found = store.tables()
+    finally:
+        store.close()
+    for name, rows in found.items():
         connection.register("ops_rows", rows)
         mine = "WHERE pipeline = $pipeline" if pipeline is not None and "pipeline" in rows.column_names else ""
         connection.execute(

@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 KEY_PROPERTY = "catchment.key"
 """The table property that lists the key's columns, as JSON."""
 
+BRONZE_SINCE = "catchment.bronze-since"
+"""The table property that says before which moment changes are gone, once old ones were let go."""
+
 
 def relation(table: TableSnapshot) -> str:
     """A SELECT of the current rows of a bronze table, which must be in view as `bronze.<table>`.
 
-    Raises `Unreadable` for a table without a key: it has changes but no current rows.
+    Raises `Unreadable` for a table without a key, which has changes but no current rows, and for one that has let
+    old changes go.
     """
+    gone = table.properties.get(BRONZE_SINCE)
+    if gone is not None:
+        raise Unreadable(f"{table} no longer has the changes from before {gone}; query silver.{table.name}")
     after = _row_type(table)
     types = {field.name: field.field_type for field in after.fields}
     key = tuple(json.loads(table.properties.get(KEY_PROPERTY, "[]")))

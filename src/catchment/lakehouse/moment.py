@@ -41,7 +41,8 @@ class TableSnapshot:
     files: paths of the data files, oldest first. dead: of files with deleted rows, a bit for each row (see
     `DeadRows`). version: the metadata file this was read from; equal versions are equal tables. schemas: all
     schemas the table ever had; older files may have any of them. log: which snapshot was the table's when, as
-    (milliseconds since 1970, snapshot), as far back as snapshots are kept. unreadable: why this cannot be shown.
+    (milliseconds since 1970, snapshot), as far back as snapshots are kept. landed: when each file was there at the
+    latest, in such milliseconds. unreadable: why this cannot be shown.
     """
 
     layer: str
@@ -54,6 +55,7 @@ class TableSnapshot:
     files: tuple[str, ...]
     dead: Mapping[str, bytes] = field(default_factory=dict)
     log: tuple[tuple[int, int], ...] = ()
+    landed: tuple[int, ...] = ()
     unreadable: str | None = None
 
     def __str__(self) -> str:
@@ -137,6 +139,8 @@ class LakeReader:
         entries = self._entries(snapshot, io)
         unreadable = _unreadable(entries)
         files = {one.file.path: one.file for one in entries if one.content == _DATA}
+        landed = {one.snapshot_id: one.timestamp_ms for one in metadata.snapshots}
+        oldest = min(landed.values(), default=metadata.last_updated_ms)
         layer, name = at
         return TableSnapshot(
             layer=layer,
@@ -149,6 +153,7 @@ class LakeReader:
             files=tuple(files),
             dead={} if unreadable else self._dead_rows(at, files, entries, io, keep=snapshot_id is None),
             log=tuple((one.timestamp_ms, one.snapshot_id) for one in metadata.snapshot_log),
+            landed=tuple(landed.get(one.snapshot or 0, oldest) for one in files.values()),
             unreadable=unreadable,
         )
 
