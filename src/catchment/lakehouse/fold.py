@@ -53,12 +53,20 @@ class Fold:
         """Which change an event is of."""
         self.gone: Mask = np.concatenate([self.ops == DELETE, np.ones(len(self.moves), np.bool_)])
         """Has the key no row after this event?"""
+        self.dropped: Mask = np.zeros(len(self.change), np.bool_)
+        """Events that came too late to count."""
         self._order = self._sorted()
-        ordered = self._events.take(self._order)
-        different = ordered.take(np.arange(1, len(self._order))).differ(
-            ordered.take(np.arange(max(0, len(self._order) - 1)))
-        )
-        self._first: Mask = np.concatenate([np.ones(min(1, len(self._order)), np.bool_), different])
+        self._first = self._beginnings()
+
+    def __len__(self) -> int:
+        """How many events there are."""
+        return len(self.change)
+
+    def drop(self, late: Mask) -> None:
+        """These events do not count: the table has newer rows of their keys. Comes before anything is asked."""
+        self.dropped = late
+        self._order = self._order[~late[self._order]]
+        self._first = self._beginnings()
 
     @cached_property
     def last(self) -> Indices:
@@ -70,7 +78,8 @@ class Fold:
     @cached_property
     def history(self) -> Indices:
         """All events in the order in which they happened; a key is left before another is written."""
-        return np.lexsort((np.arange(len(self.change)) < len(self.ops), self.change))
+        order = np.lexsort((np.arange(len(self.change)) < len(self.ops), self.change))
+        return order[~self.dropped[order]]
 
     def keys(self, events: Indices) -> Keys:
         """The keys of events."""
@@ -155,7 +164,7 @@ class Fold:
             unchanged = self._unchanged.get(self._source_of(name))
             if unchanged is not None:
                 carried, _ = self._carries(name, unchanged)
-                source = self._carriers(name, unchanged)
+                source = self._carriers(name, unchanged)[~self.dropped]
                 found.append(source[~carried[source]])
         return np.unique(np.concatenate(found))
 
@@ -173,7 +182,7 @@ class Fold:
     @cached_property
     def same_key_before(self) -> Indices:
         """The event before each one on the same key; -1 for the first."""
-        before = np.full(len(self._order), -1, np.intp)
+        before = np.full(len(self.change), -1, np.intp)
         follows = np.flatnonzero(~self._first)
         before[self._order[follows]] = self._order[follows - 1]
         return before
@@ -211,6 +220,13 @@ class Fold:
         if not column.null_count:
             return column.field(name) if not column.offset else pc.struct_field(column, name)
         return pc.struct_field(column, name)
+
+    def _beginnings(self) -> Mask:
+        """In the order by key: is the event the first on its key?"""
+        ordered = self._events.take(self._order)
+        count = len(self._order)
+        different = ordered.take(np.arange(1, count)).differ(ordered.take(np.arange(max(0, count - 1))))
+        return np.concatenate([np.ones(min(1, count), np.bool_), different])
 
     def _sorted(self) -> Indices:
         if not len(self.moves):

@@ -48,11 +48,17 @@ PINNED_PROPERTY = "catchment.pinned"
 SNAPSHOT_VERSION_PROPERTY = "catchment.snapshot-version"
 """The highest version of a snapshot row that was merged, in hex: later changes need no comparison."""
 
+UNRESOLVED_PROPERTY = "catchment.unresolved"
+"""`true` while rows lack values that a snapshot that goes on will bring."""
+
 SEGMENT_ROWS = 65_536
 """So many changes are folded at once at most."""
 SEGMENT_BYTES = 48 * 1024 * 1024
 
 LABELS = pa.list_(pa.string())
+
+Each = Callable[[int], None]
+"""Is told of each so many changes that are read again, and may raise to give that up."""
 
 Submit = Callable[[Callable[[], None]], None]
 """Has a task run, in order, on the thread that merges."""
@@ -125,6 +131,11 @@ class SilverTable:
         self.versions = self._versions(row) if plan.history is not None else None
         properties = self.main.lake.metadata.properties
         self._snapshot_version = bytes.fromhex(properties.get(SNAPSHOT_VERSION_PROPERTY, ""))
+        self._unresolved = UNRESOLVED_PROPERTY in properties and properties[UNRESOLVED_PROPERTY] == "true"
+        marker = self._bronze_marker
+        self._complete = bool(marker.chunks) and all(one == ALL_CHUNKS for one in marker.chunks.values())
+        self._rebuilding = False
+        self._versions_known = self.versions is not None and self.versions.lake.metadata.current_snapshot() is not None
         self._stones = Tombstones()
         self._snapshots: set[str] = set()
         self._bounded: list[_Queued] = []
@@ -148,6 +159,11 @@ class SilverTable:
         """What the table holds."""
         text = self.main.lake.metadata.properties.get(MARKER)
         return Progress.from_json(text) if text else None
+
+    @property
+    def _bronze_marker(self) -> Progress:
+        text = self._bronze.metadata.properties.get(MARKER)
+        return Progress.from_json(text) if text else Progress()
 
     @property
     def tables(self) -> list[KeyedTable]:
@@ -219,7 +235,11 @@ class SilverTable:
             found.append(self.versions.draft({**properties, **self._kind("versions")}, summary))
         if self.quarantine is not None and self.quarantine.dirty:
             found.append(self.quarantine.draft({**properties, **self._kind("quarantine")}, summary))
-        mine = {**self._kind("silver"), SNAPSHOT_VERSION_PROPERTY: self._snapshot_version.hex()}
+        mine = {
+            **self._kind("silver"),
+            SNAPSHOT_VERSION_PROPERTY: self._snapshot_version.hex(),
+            UNRESOLVED_PROPERTY: str(self._unresolved).lower(),
+        }
         return [*found, self.main.draft({**properties, **mine}, summary)]
 
     def settle(self) -> None:
@@ -251,17 +271,56 @@ class SilverTable:
                 for table in self._all:
                     table.advance()
 
-    def replay(self, since: Progress | None) -> None:
-        """Merge what bronze has after `since`, all of it for None; as far as the next commit takes."""
-        if since is not None:
+    def replay(
+        self, since: Progress, bronze: LakeTable | None = None, *, snapshots: bool = True, each: Each | None = None
+    ) -> None:
+        """Merge what bronze has after `since`; as far as the next commit takes.
+
+        bronze: as it was loaded at another moment. snapshots: False where `since` holds all snapshots' rows.
+        """
+        if snapshots:
             self._load_tombstones()
-        for changes in bronze_changes(self._bronze, since):
+        for changes in bronze_changes(bronze or self._bronze, since):
+            if each is not None:
+                each(changes.num_rows)
+            if not snapshots:
+                changes = changes.filter(pa.array(operations(changes) != READ))
+                if not changes.num_rows:
+                    continue
             chunk = operations(changes) == READ
             edges = [0, *(np.flatnonzero(np.diff(chunk.astype(np.int8))) + 1).tolist(), changes.num_rows]
             for first, last in pairwise(edges):
                 self._merge(changes.slice(first, last - first), chunk=bool(chunk[first]))
         for table in self._all:
             table.advance()
+
+    def rebuild(self, each: Each | None = None) -> None:
+        """Make all rows anew from what bronze has committed; everything that was merged must be.
+
+        Snapshots' rows come first: so a value that a change did not send is always there before it is asked for.
+        """
+        for table in self.tables:
+            table.truncate()
+        self._unresolved, self._snapshot_version = False, b""
+        self._rebuilding = self._versions_known
+        try:
+            for chunk in (True, False):
+                for changes in bronze_changes(self._bronze, None):
+                    if each is not None:
+                        each(changes.num_rows)
+                    mine = changes.filter(pa.array((operations(changes) == READ) == chunk))
+                    self._merge(mine, chunk=chunk)
+        finally:
+            self._rebuilding = False
+        # What no snapshot has is nowhere: looking again would not find it.
+        self._unresolved = False
+        for one in self._all:
+            one.advance()
+
+    @property
+    def mend_due(self) -> bool:
+        """Do changes that overtook their snapshot lack values that are in bronze by now?"""
+        return self._unresolved and self._complete and not self._open_spilled
 
     def _merge(self, changes: pa.RecordBatch, *, chunk: bool) -> None:
         if not changes.num_rows:
@@ -279,17 +338,14 @@ class SilverTable:
 
     def _fold(self, changes: pa.RecordBatch, *, chunk: bool) -> None:
         fold = Fold(changes, self.key, self.main.keys_of)
+        if chunk or pc.min(changes.column("_version")).as_py() <= self._snapshot_version:
+            fold.drop(self._late(fold, chunk=chunk))
         stored = _Stored(self, fold)
-        if self.versions is not None:
+        if self.versions is not None and not self._rebuilding:
             self.versions.append(fold, self._row_names(), stored.find)
         last = fold.last
         keys = fold.keys(last)
         places = [table.find(keys) for table in self.tables]
-        versions: pa.Array | None = None
-        if chunk or pc.min(changes.column("_version")).as_py() <= self._snapshot_version:
-            versions = fold.versions(last)
-            fresh = np.flatnonzero(~self._stale(keys, versions, places, chunk=chunk))
-            last, keys, places = last[fresh], keys.take(fresh), [one[fresh] for one in places]
         gone = fold.gone[last]
         if gone.any():
             left = np.flatnonzero(gone)
@@ -300,15 +356,18 @@ class SilverTable:
             table.kill(found[found != NOWHERE])
         self._append(rows, keys.take(written))
 
-    def _stale(self, keys: Keys, versions: pa.Array, places: Sequence[Places], *, chunk: bool) -> Mask:
-        """Which rows is there a newer one of, or, of a snapshot's, were left later?"""
-        stale = self._stones.cover(keys, versions) if chunk else np.zeros(len(keys), np.bool_)
-        for table, found in zip(self.tables, places, strict=True):
+    def _late(self, fold: Fold, *, chunk: bool) -> Mask:
+        """Which events does the table have a newer row of, or, of a snapshot's rows, was their key left later?"""
+        events = np.arange(len(fold))
+        keys, versions = fold.keys(events), fold.versions(events)
+        late = self._stones.cover(keys, versions) if chunk else np.zeros(len(fold), np.bool_)
+        for table in self.tables:
+            found = table.find(keys)
             known = np.flatnonzero(found != NOWHERE)
             if len(known):
                 held = _whole(table.take(found[known], ["_version"]).column(0))
-                stale[known] |= np.asarray(pc.greater(held, versions.take(pa.array(known))))
-        return stale
+                late[known] |= np.asarray(pc.greater(held, versions.take(pa.array(known))))
+        return late
 
     def _rows(self, fold: Fold, events: Indices, stored: _Stored) -> pa.RecordBatch:
         columns: dict[str, pa.Array] = {}
@@ -341,11 +400,6 @@ class SilverTable:
         self.main.append(fitted.filter(pa.array(~aside)), keys.take(np.flatnonzero(~aside)))
         self.quarantine.append(fitted.filter(pa.array(aside)), keys.take(np.flatnonzero(aside)))
 
-    def truncate(self) -> None:
-        """Every row goes; what follows builds the table anew."""
-        for table in self.tables:
-            table.truncate()
-
     def _truncate(self, version: bytes, change: pa.RecordBatch) -> None:
         self._stones.truncate(version)
         if self.versions is not None:
@@ -364,11 +418,17 @@ class SilverTable:
             return
         if not self._snapshots:
             self._load_tombstones()
+        self._complete = False
         self._snapshots.add(snapshot)
 
     def _snapshots_done(self) -> None:
         with self._writer.lock:
             self._snapshots.clear()
+            self._complete = True
+
+    def miss(self) -> None:
+        """A value that a change did not send is not there; the snapshot that goes on will have it."""
+        self._unresolved = True
 
     def _load_tombstones(self) -> None:
         for changes in bronze_changes(self._bronze, None, ("_op", "_version", "before", "after", "_unrepresentable")):
@@ -444,6 +504,11 @@ class _Stored:
             self._roots = self._fold.roots()
             keys = self._fold.keys(self._roots)
             self._places = [table.find(keys) for table in self._silver.tables]
+            for places in self._places:
+                # A newer row of the key is another's: the one that is looked for was there before it.
+                places[self._fold.dropped[self._roots]] = NOWHERE
+            if (np.max(self._places, axis=0) == NOWHERE).any():
+                self._silver.miss()
         if name not in self._columns:
             self._columns[name] = self._read(name)
         return self._columns[name].take(pa.array(np.searchsorted(self._roots, events)))

@@ -82,11 +82,20 @@ class SilverLayer:
         found = self.table(name) or self.table(name.removesuffix("_quarantine"))
         return next((one for one in (found.tables if found is not None else ()) if one.lake is lake), None)
 
+    def plan(self, name: str) -> SilverPlan:
+        """What is kept of a table, as configured."""
+        return SilverPlan(
+            self._settings,
+            self._target,
+            self._rules.tables.get(name) if self._rules is not None else None,
+            followed(self._config.history, name),
+        )
+
     def commit(self, silver: SilverTable, marker: str) -> None:
         """Commit what was merged into one table beside the pipeline's own flushes. marker: what it then holds."""
         with self._writer.lock:
-            lanes = Progress(Progress.from_json(marker).positions).to_json()
-            self._writer.commit(silver.drafts({MARKER: marker}, {MARKER: lanes}))
+            brief = Progress.from_json(marker).brief().to_json()
+            self._writer.commit(silver.drafts({MARKER: marker}, {MARKER: brief}))
             silver.settle()
 
     def close(self) -> None:
@@ -97,13 +106,7 @@ class SilverLayer:
             self._tables.clear()
 
     def _open(self, name: str, bronze: LakeTable, key: tuple[str, ...]) -> SilverTable:
-        plan = SilverPlan(
-            self._settings,
-            self._target,
-            self._rules.tables.get(name) if self._rules is not None else None,
-            followed(self._config.history, name),
-        )
-        silver = SilverTable(self._writer, bronze, key, self._directory, plan, self._submit)
+        silver = SilverTable(self._writer, bronze, key, self._directory, self.plan(name), self._submit)
         try:
             self._catch_up(silver, bronze)
         except BaseException:
@@ -116,13 +119,27 @@ class SilverLayer:
         marker = bronze.metadata.properties.get(MARKER)
         held = silver.main.lake.metadata.properties.get(MARKER)
         anew = json.loads(silver.main.lake.metadata.properties.get(KEY_PROPERTY, "[]")) != list(silver.key)
-        if marker is None or silver.pinned or (marker == held and not anew):
+        if marker is None or silver.pinned:
+            return
+        if marker == held and not anew:
+            self.mend(silver)
             return
         log.info("silver.%s is brought up to its bronze table.", silver.name)
-        if anew:
-            silver.truncate()
-        silver.replay(Progress.from_json(held) if held is not None and not anew else None)
+        if held is None or anew:
+            silver.rebuild()
+        else:
+            silver.replay(Progress.from_json(held))
         self.commit(silver, marker)
+        self.mend(silver)
+
+    def mend(self, silver: SilverTable) -> None:
+        """Where changes overtook their snapshot, and it is there now, make the rows anew. Comes after a commit."""
+        with self._writer.lock:
+            marker = silver.main.lake.metadata.properties.get(MARKER)
+            if silver.mend_due and marker is not None and not silver.pinned:
+                log.info("silver.%s is made anew: changes had overtaken its snapshot.", silver.name)
+                silver.rebuild()
+                self.commit(silver, marker)
 
     def _wanted(self, name: str) -> bool:
         wanted = self._config.silver

@@ -21,7 +21,7 @@ from catchment.lakehouse.silver_layer import SilverLayer
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema
-from catchment.sinks.iceberg.bronze_table import BronzeTable, bronze_name, bronze_properties, lanes
+from catchment.sinks.iceberg.bronze_table import BronzeTable, bronze_name, bronze_properties
 from catchment.sinks.iceberg.config import IcebergSinkConfig
 from catchment.sinks.iceberg.encoder import Encoder
 from catchment.telemetry import LOGGER
@@ -85,6 +85,7 @@ class IcebergSink:
         self._schemas.append(schema)
 
     def write(self, batch: ChangeBatch) -> None:
+        self._opened().check()
         table = self._tables.get(batch.table) or self._table(batch.schema)
         fresh = batch.after(table.marker)
         if fresh is None or not len(fresh):
@@ -107,6 +108,7 @@ class IcebergSink:
             max(waiting, key=lambda one: one.size).spill()
 
     def advance(self, progress: Progress) -> None:
+        self._opened().check()
         for name in self._touched:
             self._tables[name].advance()
         self._touched.clear()
@@ -115,6 +117,7 @@ class IcebergSink:
         self._boundary = progress
 
     def flush(self) -> Progress | None:
+        self._opened().check()
         tables = [one for one in self._tables.values() if one.dirty]
         if self._boundary is None or (not tables and self._held is not None and self._held.covers(self._boundary)):
             return self._held
@@ -132,10 +135,15 @@ class IcebergSink:
         with writer.lock:
             drafts = [table.draft(progress) for table in tables]
             for silver, table in silvers:
-                drafts += silver.drafts({MARKER: table.marker_at(progress)}, {MARKER: lanes(progress)})
+                marker = table.marker_at(progress)
+                brief = Progress.from_json(marker).brief().to_json()
+                drafts += silver.drafts({MARKER: marker}, {MARKER: brief})
             writer.commit(drafts, progress, self._schemas)
             for silver, _ in silvers:
                 silver.settle()
+        if self._layer is not None:
+            for silver in self._silver.values():
+                self._layer.mend(silver)
         self._schemas = []
         self._held = progress
         return progress
