@@ -16,8 +16,11 @@ from catchment.cli.init import init
 from catchment.cli.maintain import maintain
 from catchment.cli.quality import quality
 from catchment.cli.query import query
+from catchment.cli.rebuild import rebuild
 from catchment.cli.remove import remove
 from catchment.cli.restore import restore
+from catchment.cli.resume import resume
+from catchment.cli.rollback import rollback
 from catchment.cli.run import run
 from catchment.cli.schema import schema
 from catchment.cli.serve import serve
@@ -67,6 +70,9 @@ app.command(epilog="Example: catchment gold pipeline.yaml --dialect spark --prin
 app.command(epilog="Example: catchment quality pipeline.yaml --html quality.html")(quality)
 app.command(epilog="Example: catchment snapshots pipeline.yaml silver.orders")(snapshots)
 app.command(epilog="Example: catchment serve pipeline.yaml --port 8181")(serve)
+app.command(epilog="Example: catchment rollback pipeline.yaml silver.orders --to 2026-11-20T10:00")(rollback)
+app.command(epilog="Example: catchment resume pipeline.yaml silver.orders")(resume)
+app.command(epilog="Example: catchment rebuild pipeline.yaml silver.orders")(rebuild)
 app.command(epilog="Example: catchment backup pipeline.yaml catalog.backup")(backup)
 app.command(epilog="Example: catchment restore pipeline.yaml catalog.backup --dry-run")(restore)
 app.command(epilog="Example: catchment maintain pipeline.yaml --dry-run")(maintain)

@@ -29,6 +29,9 @@ from catchment.telemetry import LOGGER
 log = logging.getLogger(LOGGER)
 
 HANDLERS: dict[str, str] = {
+    "rollback": "catchment.lakehouse.rollback:roll_back",
+    "resume": "catchment.lakehouse.rebuild:resume",
+    "rebuild": "catchment.lakehouse.rebuild:rebuild",
     "maintain": "catchment.lakehouse.maintenance.command:maintain",
 }
 """Kind of work → `module:function`, which is imported when it is asked for.

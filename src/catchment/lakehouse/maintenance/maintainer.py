@@ -192,7 +192,7 @@ class Maintainer:
     def _rewriting(self, table: LakeTable, files: TableFiles) -> Iterator[Piece]:
         target = plan.part_bytes(files.data, self._config.target_file_bytes)
         chosen = plan.alike(files.data, target) or plan.deadest(files.data, target, self._config.dead_row_percent)
-        if not chosen or PINNED_PROPERTY in table.metadata.properties:
+        if not chosen or table.metadata.properties.get(PINNED_PROPERTY):
             return
         keyed = self._find_keyed(table)
         if keyed is not None:

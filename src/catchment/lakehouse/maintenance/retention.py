@@ -48,7 +48,7 @@ def held_by_silver(bronze: LakeTable, silver: LakeTable | None) -> bool:
     """
     if not json.loads(bronze.metadata.properties.get(KEY, "[]")):
         return True
-    if silver is None or PINNED in silver.metadata.properties:
+    if silver is None or silver.metadata.properties.get(PINNED):
         return False
     mine, theirs = _marker(bronze), _marker(silver)
     return mine is not None and theirs is not None and theirs.covers(Progress(mine.positions))
