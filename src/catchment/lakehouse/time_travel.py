@@ -157,10 +157,10 @@ class Past:
 
     def _from_bronze(self, name: str) -> _Rows:
         table = self._tables["bronze", name]
-        self._must_be_known(table)
         gone = table.properties.get(BRONZE_SINCE)
         if gone is not None:
             raise _NotKept(f"bronze.{name} no longer has the changes from before {gone}")
+        self._must_be_known(table)
         silver = self._tables.get(("silver", name))
         select = f"FROM {_at(f'current.{name}')}" if silver is None else self._as_silver(silver, f"current.{name}")
         return _Rows("bronze", f"bronze replayed until {self._text}", select)
@@ -255,7 +255,7 @@ class Past:
 
     def _as_silver(self, silver: TableSnapshot, source: str, instead: Mapping[str, str] | None = None) -> str:
         """What `source` has, in silver's columns; NULL where it has no such column."""
-        there = {row[0] for row in self._connection.execute(f"DESCRIBE {_at(source)}").fetchall()}
+        there = {column for column, _ in self._columns(source)}
         columns = []
         for field in silver.schema.fields:
             name = (instead or {}).get(field.name, field.name)
@@ -263,12 +263,15 @@ class Past:
             columns.append(f"CAST({value} AS {bronze.duck_type(field.field_type)}) AS {identifier(field.name)}")
         return f"SELECT {', '.join(columns)} FROM {_at(source)}"
 
+    def _columns(self, view: str) -> list[tuple[str, str]]:
+        """Names and types of a view's columns."""
+        return [row[:2] for row in self._connection.execute(f"DESCRIBE {_at(view)}").fetchall()]
+
     def _account(self, name: str, read_from: str, detail: str) -> None:
         self.accounts.append(Account(name, read_from, detail))
 
     def _refuse(self, name: str, reason: str) -> None:
-        table = self._tables.get(tuple(name.split(".", 1)))  # type: ignore[arg-type]
-        views.refuse(self._connection, _at(name), reason, table)
+        views.refuse(self._connection, _at(name), reason, lambda: self._columns(name))
         self._account(name, "nothing", reason)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from catchment.lakehouse import bronze, current, history_view
 from catchment.lakehouse.bronze import Unreadable
+from catchment.lakehouse.replay import ENVELOPE
 from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ def show(connection: DuckDBPyConnection, tables: Iterable[TableSnapshot]) -> Non
                 f"{identifier(table.layer)}.{identifier(table.name)}",
                 f"{table} has the name of another table but for the case, which DuckDB does not tell apart; read it "
                 "with PyIceberg",
-                table,
             )
             continue
         if table.dead:
@@ -59,11 +59,11 @@ def make_view(
     try:
         connection.execute(f"CREATE OR REPLACE VIEW {at} AS {relation(table)}")
     except Unreadable as reason:
-        refuse(connection, at, str(reason), table if name is None else None)
+        refuse(connection, at, str(reason), _columns(schema, table))
     except duckdb.Error as error:
         first = str(error).partition("\n")[0]
         reason_ = f"{schema}.{name or table.name} cannot be shown in DuckDB; read it with PyIceberg. {first}"
-        refuse(connection, at, reason_, table if name is None else None)
+        refuse(connection, at, reason_, _columns(schema, table))
 
 
 def load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> None:
@@ -75,18 +75,35 @@ def load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> None
     connection.unregister("dead_rows")
 
 
-def refuse(connection: DuckDBPyConnection, name: str, reason: str, table: TableSnapshot | None) -> None:
-    """A view that gives the reason whatever is asked of it, also a count. table: whose columns it has."""
+def refuse(
+    connection: DuckDBPyConnection, name: str, reason: str, columns: Callable[[], Iterable[tuple[str, str]]] = tuple
+) -> None:
+    """Make a view that gives the reason whatever is asked of it, also a count.
+
+    columns: names and types that it would have, so that a query of one of them is told the reason too.
+    """
     import duckdb
 
     error = f"error({literal(reason)})"
     refused = f"{error} AS refused"
     try:
-        columns = [
-            f"CAST({error} AS {bronze.duck_type(f.field_type)}) AS {identifier(f.name)}"
-            for f in (table.schema.fields if table is not None else ())
-        ]
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {', '.join(columns) or refused} WHERE {error}")
+        shown = ", ".join(f"CAST({error} AS {kind}) AS {identifier(column)}" for column, kind in columns())
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {shown or refused} WHERE {error}")
     except (duckdb.Error, KeyError):
         # Types or names that DuckDB does not have may be why the table is refused.
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {refused} WHERE {error}")
+
+
+def _columns(schema: str, table: TableSnapshot) -> Callable[[], Iterable[tuple[str, str]]]:
+    """What a view of the table would show, as well as can be told."""
+
+    def columns() -> Iterable[tuple[str, str]]:
+        fields = table.schema.fields
+        inner = next((field.field_type for field in fields if field.name == "after"), None)
+        if schema == "current" and isinstance(inner, StructType):
+            fields = (*inner.fields, *(field for field in fields if field.name in ENVELOPE))
+        return [(field.name, bronze.duck_type(field.field_type)) for field in fields]
+
+    from pyiceberg.types import StructType
+
+    return columns
