@@ -36,6 +36,13 @@ def quality(
     dqdl: Annotated[
         bool, typer.Option("--dqdl", help="Judge nothing; print the rules in AWS Glue's rule language.")
     ] = False,
+    release: Annotated[
+        str | None,
+        typer.Option("--release", metavar="TABLE", help="Judge nothing; let this table's rows out of quarantine."),
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", metavar="KEY", help="With --release: only this row; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge the quality rules over the lake as it is now, and keep the results in ops.quality_results.
@@ -43,6 +50,9 @@ def quality(
     Silver counts together with its quarantine. Never shows a value; keys only with --keys. Ends with 1 when a
     rule of severity `fail` is broken, which keeps gold as it is. With --source nothing is written anywhere, and
     rules about whole tables wait for the lake.
+
+    --release moves rows into silver although they break a rule; the next change of such a row is judged anew. Ends
+    with 1 when a --key is not in quarantine.
     """
     import json
 
@@ -51,6 +61,9 @@ def quality(
     from catchment.config import load
 
     config = load(pipeline)
+    if release is not None:
+        _release(config, release, key, as_json=as_json)
+        return
     rules = _rules(config, table)
     if dqdl:
         _print_dqdl(rules, as_json=as_json)
@@ -153,6 +166,25 @@ def _history(config: PipelineConfig) -> Mapping[tuple[str, str], Sequence[Point]
         return results.history(ops, config.name)
     finally:
         ops.close()
+
+
+def _release(config: PipelineConfig, table: str, keys: Sequence[str] | None, *, as_json: bool) -> None:
+    import json
+
+    from catchment.cli.asking import ask
+    from catchment.cli.exits import FATAL
+    from catchment.quality.outcome import counted
+
+    outcome = ask(config, "release", {"table": table, "keys": keys or None})
+    missing = outcome["not_in_quarantine"]
+    if as_json:
+        print(json.dumps({"pipeline": config.name, **outcome}, indent=2))
+    else:
+        print(f"{counted(outcome['released'], 'row')} of {outcome['table']} released.")
+        if missing:
+            print(f"Not in quarantine: {', '.join(missing)}.")
+    if missing:
+        raise typer.Exit(FATAL)
 
 
 def _print_dqdl(rules: QualityRules, *, as_json: bool) -> None:

@@ -80,6 +80,11 @@ class SilverApart:
             self._base = {}
             self.held = start[silver.main.lake.name].held
 
+    @property
+    def silver(self) -> SilverTable:
+        """The copy, for work of another kind; `put_in_place` commits it."""
+        return self._silver
+
     def rebuild(self, task: Task) -> None:
         """Make all rows anew from bronze as it is now."""
         task.tell(f"Reading {_rows(self._bronze):,} changes of {self._bronze.name}.")

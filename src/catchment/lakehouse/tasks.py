@@ -33,6 +33,7 @@ HANDLERS: dict[str, str] = {
     "resume": "catchment.lakehouse.rebuild:resume",
     "rebuild": "catchment.lakehouse.rebuild:rebuild",
     "maintain": "catchment.lakehouse.maintenance.command:maintain",
+    "release": "catchment.quality.release:release",
 }
 """Kind of work → `module:function`, which is imported when it is asked for.
 

@@ -40,8 +40,8 @@ def _sentences(suite: Suite) -> Iterator[str]:
         if table.quarantined:
             yield (
                 f"{counted(table.quarantined, 'row')} of {table.table} {'is' if table.quarantined == 1 else 'are'} in "
-                f"quarantine: mend them at the source and they come back by themselves; look at them in "
-                f"silver.{table.table}_quarantine."
+                f"quarantine: mend them at the source and they come back by themselves, or let them out with "
+                f"`--release {table.table}`; look at them in silver.{table.table}_quarantine."
             )
     loose = [rule for rule in suite.broken(Severity.QUARANTINE) if (rule.broken or 0) > rule.quarantined]
     if loose and any(table.layer == "silver" for table in suite.tables):
