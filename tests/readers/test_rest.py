@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -243,6 +244,23 @@ def test_metadata_outside_the_warehouse_is_not_served(lake: BronzeLake, server: 
         answer = ask(server, f"/v1/namespaces/gold/tables/{name}")
         assert answer.error == (403, "ForbiddenException")
         assert "elsewhere" not in answer.body.decode()
+
+
+def test_what_is_no_table_is_not_served_as_one(lake: BronzeLake, server: RestServer) -> None:
+    """Other tools keep their views in the same table of the database."""
+    view = lake.directory / "lake" / "warehouse" / "view.json"
+    view.write_text(json.dumps({"view-uuid": "0", "format-version": 1}))
+    lake.catalog.create_table("gold.a_view", LAYOUT)
+    database = sqlite3.connect(lake.directory / "lake" / "catalog.db")
+    with database:
+        database.execute(
+            "UPDATE iceberg_tables SET metadata_location = ?, iceberg_type = 'VIEW' WHERE table_name = 'a_view'",
+            (f"file://{view}",),
+        )
+    database.close()
+    assert ask(server, "/v1/namespaces/gold/tables/a_view").error == (404, "NoSuchTableException")
+    assert ask(server, "/v1/namespaces/gold/tables/a_view", "HEAD").status == 404
+    assert [one["name"] for one in ask(server, "/v1/namespaces/gold/tables").json["identifiers"]] == ["by_city"]
 
 
 def test_only_names_of_this_machine_are_answered(server: RestServer) -> None:

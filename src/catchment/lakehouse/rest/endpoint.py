@@ -110,11 +110,11 @@ class RestEndpoint:
         return document({**shown(found), "next-page-token": following})
 
     def _table(self, name: Namespace, table: str, request: Request) -> Answer:
-        if request.method == "HEAD":
-            return Answer(204) if self._lake.location(name, table) is not None else _no_table(name, table)
         found = self._lake.metadata(name, table)
         if found is None:
             return _no_table(name, table)
+        if request.method == "HEAD":
+            return Answer(204)
         wanted = request.query.get("snapshots", "all")
         if wanted not in ("all", "refs"):
             raise BadRequestError("snapshots is neither `all` nor `refs`")
