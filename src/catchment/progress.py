@@ -19,7 +19,8 @@ class Progress:
     resumes at the next change. Positions are bytes that compare within a lane and are opaque outside
     the source.
     chunks: snapshot of a table → its finished chunks, both by the source's own names (a table read anew is another
-    snapshot); `ALL_CHUNKS` when finished.
+    snapshot); `ALL_CHUNKS` when finished. A source may keep what else it must know of a table there, as durably, under
+    a key that is no snapshot's.
     """
 
     positions: Mapping[str, bytes] = field(default_factory=dict)

@@ -196,13 +196,15 @@ def test_a_change_of_the_schema_comes_before_the_rows_that_have_it(
         "ALTER TABLE t DROP v",
         "INSERT INTO t VALUES (3, 9)",
     )
-    assert [row["after"] for row in capture.rows()] == [
+    # The column with a default makes the table be read anew, too.
+    streamed = capture.rows(ops="cud")
+    assert [row["after"] for row in streamed] == [
         {"id": 1, "v": "a"},
         {"id": 2, "v": "b", "w": 7},
         {"id": 3, "w": 9},
     ]
-    assert len({row["_schema_version"] for row in capture.rows()}) == 3
-    assert len({row["_position"] for row in capture.rows()}) == 3
+    assert len({row["_schema_version"] for row in streamed}) == 3
+    assert len({row["_position"] for row in streamed}) == 3
 
 
 def test_an_idle_database_moves_the_slot_on(database: str, sql: Connection) -> None:

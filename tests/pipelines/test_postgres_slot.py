@@ -210,7 +210,7 @@ def test_a_snapshot_resumes_at_its_chunks(database: str, sql: Connection) -> Non
     second = {row["after"]["id"] for row in capture.rows(ops="r")}
     (present,) = sql.execute("SELECT array_agg(id) FROM t").fetchall()[0]
     assert set(present) <= first | second  # type: ignore[call-overload]
-    assert all(chunks == ALL_CHUNKS for chunks in capture.progress.chunks.values())
+    assert all(chunks == ALL_CHUNKS for name, chunks in capture.progress.chunks.items() if "@" in name)
 
 
 def test_a_row_that_moved_between_two_snapshots_keeps_its_toast_value(database: str, sql: Connection) -> None:

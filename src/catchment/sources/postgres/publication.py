@@ -35,6 +35,11 @@ class SourceTable:
     has_toast: bool
     rows_estimate: int
 
+    @property
+    def has_key(self) -> bool:
+        """Does it have current rows in the lake, told apart by a key?"""
+        return self.identified and (self.identity != "f" or bool(self.primary_key))
+
 
 # When the server lets UPDATE and DELETE of a published table pass (CheckCmdReplicaIdentity): the identity's index
 # must not be deferrable; every partition needs an identity of its own, and the next partition has one only if

@@ -37,6 +37,9 @@ PAGE_BYTES = 8192
 _BEGUN = "begun"
 ADMITTED = "0/admitted"
 """A chunk of nothing: its table was not published for a while and is to be read anew (see `source.py`)."""
+REWRITTEN = "0/rewritten"
+"""A chunk of nothing: its table's rows changed without a change being sent, and it is to be read anew."""
+_NOTHING = frozenset(name.partition("/")[2] for name in (ADMITTED, REWRITTEN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def plan_table(
     finished = [
         _Finished.parse(rest)
         for number, _, rest in (name.partition("/") for name in done)
-        if int(number) == generation and rest not in (_BEGUN, ADMITTED.partition("/")[2])
+        if int(number) == generation and rest != _BEGUN and rest not in _NOTHING
     ]
     filenodes = {leaf[3] for leaf in leaves}
     rewritten = any(one.filenode not in filenodes for one in finished)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from catchment import failpoint
 from catchment.change import ChangeBatch
@@ -24,6 +24,7 @@ from catchment.sources.postgres.relations import Relations
 from catchment.sources.postgres.replication import ExportedSnapshot, ReplicationConnection
 from catchment.sources.postgres.slot import Slot, check_slot, current_lsn, drop_slot, find_slot
 from catchment.sources.postgres.snapshot import Snapshotter, TableSnapshot
+from catchment.sources.postgres.table_form import TableForm, keeping, known_form, read_forms
 from catchment.sources.postgres.wal import WalPlan, WalReader
 from catchment.telemetry import LOGGER
 
@@ -33,6 +34,8 @@ BEHIND_SECONDS = 5.0
 """How long live may be far behind before catch-up takes over."""
 WAITING_SECONDS = 0.2
 """How often to look whether a table that is to be read anew may be."""
+
+_UNREAD = frozenset({snapshot.ADMITTED, snapshot.REWRITTEN})
 
 
 def _identities(tables: Iterable[SourceTable]) -> set[tuple[TableId, int, bool]]:
@@ -187,6 +190,7 @@ class PostgresSource:
             admitted = self._admit(tables)
             self._tables = {table.id: table for table in admitted}
             self._publications.synchronise(self._connection, admitted)
+            self._mark_rewritten()
             self._read_tables(admitted)
         self._read_wal(start)
 
@@ -223,6 +227,7 @@ class PostgresSource:
             # Asked for, or from a start that ended before anything was durable, or for a lake that is gone.
             log.warning("Making the replication slot %s anew.", self._slot)
             drop_slot(self._connection, self._slot)
+        forms = read_forms(self._connection, tables)
         exporter = ReplicationConnection(self._replication_info)
         try:
             exported = exporter.create_slot(self._slot, temporary=False, waiting=self._tell_waiting)
@@ -231,7 +236,7 @@ class PostgresSource:
             self._decoder = Decoder(self._lane, self._resolve, exported.lsn, progress)
             self._pending.append(TransactionEnd(progress))
             if self._config.snapshot != "never":
-                self._begin(tables, exported)
+                self._begin(tables, exported, forms)
         finally:
             exporter.close()
         return exported.lsn
@@ -320,11 +325,12 @@ class PostgresSource:
         left = [one for one in tables if self._decoder.progress.chunks.get(self._key(one)) != ALL_CHUNKS]
         if not left:
             return
+        forms = read_forms(self._connection, left)
         exporter = ReplicationConnection(self._replication_info)
         try:
             name = f"{self._slot[:40]}_snapshot_{time.monotonic_ns() % 10**9}"
             exported = exporter.create_slot(name, temporary=True, waiting=self._tell_waiting)
-            self._begin(left, exported)
+            self._begin(left, exported, forms)
         finally:
             exporter.close()
 
@@ -339,12 +345,14 @@ class PostgresSource:
             chunks.get(key, frozenset()),
             self._config.snapshot_chunk_bytes,
             lsn,
-            from_scratch=earlier and chunks.get(key, frozenset()) <= {snapshot.ADMITTED},
+            from_scratch=earlier and chunks.get(key, frozenset()) <= _UNREAD,
         )
 
-    def _begin(self, tables: Sequence[SourceTable], exported: ExportedSnapshot) -> None:
+    def _begin(self, tables: Sequence[SourceTable], exported: ExportedSnapshot, forms: Mapping[int, TableForm]) -> None:
+        """forms: the tables' as they were before the snapshot."""
         planned = [self._plan(table, exported.lsn) for table in tables]
         for one in planned:
+            self._keep_form(one, exported.lsn, forms.get(one.table.oid))
             self._snapshots[str(one.table.id)] = one
             if one.anew:
                 self._take(snapshot.anew(one, self._lane, exported.lsn))
@@ -362,13 +370,50 @@ class PostgresSource:
         self._snapshotters.append(snapshotter)
         snapshotter.start()
 
+    def _keep_form(self, table: TableSnapshot, lsn: int, form: TableForm | None) -> None:
+        """Of a table that is read from its beginning: DDL after that is noticed, also while it is being read."""
+        chunks = self._decoder.progress.chunks
+        from_scratch = table.anew or chunks.get(table.key, frozenset()) <= _UNREAD
+        if form is not None and (from_scratch or known_form(table.table, chunks) is None):
+            self._decoder.progress = self._decoder.progress.join(keeping(table.table, form, lsn))
+
+    def _mark_rewritten(self) -> list[SourceTable]:
+        """Tables whose rows DDL changed without a change being sent: marked, so that they are read anew."""
+        if self._config.snapshot == "never":
+            return []
+        chunks = self._decoder.progress.chunks
+        done = [one for one in self._tables.values() if one.has_key and chunks.get(self._key(one)) == ALL_CHUNKS]
+        forms = read_forms(self._connection, done) if done else {}
+        before, marked = self._decoder.progress, []
+        for table in done:
+            old, new = known_form(table, chunks), forms.get(table.oid)
+            if new is None or (old is not None and str(old) == str(new)):
+                continue
+            lsn = current_lsn(self._connection)
+            progress = keeping(table, new, lsn)
+            why = new.changed_rows_since(old) if old is not None else None
+            if why is not None and self._config.reread_after_ddl:
+                log.info("%s: %s, and PostgreSQL sends no changes for that; reading it anew.", table.id, why)
+                progress = progress.join(
+                    Progress({}, {f"{table.id}@{table.oid}/{lsn:X}": frozenset({snapshot.REWRITTEN})})
+                )
+                marked.append(table)
+            elif why is not None:
+                log.warning("%s: %s. The lake has its rows as they were (`reread_after_ddl: false`).", table.id, why)
+            self._decoder.progress = self._decoder.progress.join(progress)
+        if self._decoder.progress != before:
+            self._pending.append(TransactionEnd(self._decoder.progress))
+        return marked
+
     def _look_for_tables(self) -> None:
-        """Tables that appeared while running are published and read like the first ones."""
+        """Tables that appeared while running are published and read like the first ones; so are rewritten ones."""
         now = time.monotonic()
         interval = WAITING_SECONDS if self._waiting else self._config.new_tables_interval_seconds
         if self._wal is None or self._ephemeral or now - self._looked_at < interval or self._decoder.in_transaction:
             return
         self._looked_at = now
+        if rewritten := self._mark_rewritten():
+            self._read_tables(rewritten)
         tables = publication.find_tables(self._connection, self._config.tables, self._config.exclude)
         if not self._waiting and _identities(tables) == _identities(self._tables.values()):
             return
@@ -422,6 +467,8 @@ class PostgresSource:
     def _resolve(self, message: RelationMessage) -> Relation | None:
         if not publication.selected(f"{message.namespace}.{message.name}", self._config.tables, self._config.exclude):
             return None
+        # Its columns may be other ones: look soon what else that DDL did.
+        self._looked_at = float("-inf")
         return self._relations.resolve(message)
 
     # -- lag

@@ -1,0 +1,176 @@
+"""DDL that changes rows without a change being sent: the table is read anew, and the lake equals its source again."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import psycopg
+
+from catchment import config
+from catchment.verify.report import Outcome
+from catchment.verify.verification import Verification
+from pipelines import workload
+from pipelines.lake import catch_up, query, start, wait_for, write_pipeline
+from pipelines.workload import Workload
+
+SILENT = {
+    "with_default": ["ALTER TABLE {} ADD level int NOT NULL DEFAULT 3"],
+    "with_default_and_rewritten": ["ALTER TABLE {} ADD level int DEFAULT 3", "VACUUM FULL {}"],
+    "with_volatile_default": ["ALTER TABLE {} ADD token uuid DEFAULT gen_random_uuid()"],
+    "with_serial": ["ALTER TABLE {} ADD number serial"],
+    "type_using": ["ALTER TABLE {} ALTER name TYPE text USING upper(name)"],
+    "type_changed": ["ALTER TABLE {} ALTER balance TYPE text USING balance::text || ' EUR'"],
+    "renamed": ["ALTER TABLE {} RENAME name TO title"],
+    "dropped_and_added": ["ALTER TABLE {} DROP name", "ALTER TABLE {} ADD name text"],
+    "partitioned": ["ALTER TABLE {} ADD level int NOT NULL DEFAULT 3"],
+}
+"""DDL by the table it is done to."""
+HARMLESS = [
+    "ALTER TABLE accounts ADD remark text",
+    "VACUUM FULL accounts",
+    "ALTER TABLE accounts ALTER name SET DEFAULT 'x'",
+    "ALTER TABLE accounts ALTER balance SET STATISTICS 200",
+    "ALTER TABLE accounts ALTER name TYPE varchar",
+    "ALTER TABLE accounts DROP note",
+    "CREATE INDEX ON accounts (name)",
+]
+
+
+def run_sql(dsn: str, *statements: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def outcome(pipeline: Path, table: str | None = "accounts") -> Outcome:
+    return Verification(config.load(pipeline), table=table, deep=True).run().outcome
+
+
+def read_anew(pipeline: Path, table: str = "accounts") -> int:
+    """How often the table was read anew."""
+    return int(query(pipeline, f"SELECT count(*) FROM bronze.{table} WHERE _op = 't'")[0][0])
+
+
+def test_rows_that_ddl_changed_while_nobody_looked_are_read_anew(database: str, tmp_path: Path) -> None:
+    columns = "(id bigint PRIMARY KEY, name text, balance numeric(12,2), note text)"
+    for table in SILENT:
+        run_sql(
+            database, f"CREATE TABLE {table} {columns}{' PARTITION BY RANGE (id)' if table == 'partitioned' else ''}"
+        )
+    run_sql(
+        database,
+        "CREATE TABLE low PARTITION OF partitioned FOR VALUES FROM (0) TO (20)",
+        "CREATE TABLE high PARTITION OF partitioned FOR VALUES FROM (20) TO (100)",
+        *(f"INSERT INTO {table} SELECT g, 'name', g, 'n' FROM generate_series(1, 50) g" for table in SILENT),
+    )
+    pipeline = write_pipeline(tmp_path, database)
+    catch_up(pipeline)
+    for table, statements in SILENT.items():
+        run_sql(database, *(one.format(table) for one in statements))
+        run_sql(database, f"UPDATE {table} SET note = 'later' WHERE id < 10")
+
+    before = Verification(config.load(pipeline), deep=True).run()
+    assert {one.table: one.outcome for one in before.tables} == {
+        f"public.{table}": Outcome.DIFFERENT for table in SILENT
+    }
+    catch_up(pipeline)
+    assert outcome(pipeline, None) is Outcome.EQUAL
+    catch_up(pipeline)
+    assert {table: read_anew(pipeline, table) for table in SILENT} == dict.fromkeys(SILENT, 1)
+
+
+def test_a_new_partition_reads_nothing_anew(database_18: str, tmp_path: Path) -> None:
+    run_sql(
+        database_18,
+        "CREATE TABLE days (id int PRIMARY KEY, v int) PARTITION BY RANGE (id)",
+        "CREATE TABLE one PARTITION OF days FOR VALUES FROM (0) TO (10)",
+        "INSERT INTO days SELECT g, g FROM generate_series(1, 9) g",
+    )
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    run_sql(
+        database_18,
+        "CREATE TABLE two PARTITION OF days FOR VALUES FROM (10) TO (20)",
+        "INSERT INTO days SELECT g, g FROM generate_series(10, 19) g",
+    )
+    catch_up(pipeline)
+    assert read_anew(pipeline, "days") == 0
+    assert outcome(pipeline, "days") is Outcome.EQUAL
+
+
+def test_ddl_that_changes_no_rows_reads_nothing_anew(database: str, tmp_path: Path) -> None:
+    workload.set_up(database, 50)
+    pipeline = write_pipeline(tmp_path, database)
+    catch_up(pipeline)
+    for statement in HARMLESS:
+        run_sql(database, statement, "UPDATE accounts SET balance = balance + 1 WHERE id < 10")
+        catch_up(pipeline)
+        assert read_anew(pipeline) == 0, statement
+        assert outcome(pipeline) is Outcome.EQUAL, statement
+
+
+def test_ddl_beside_a_running_pipeline_and_changes_ends_in_equal_rows(database: str, tmp_path: Path) -> None:
+    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    print(f"CATCHMENT_SEED={seed}")
+    workload.set_up(database)
+    pipeline = write_pipeline(tmp_path, database)
+    pipeline.write_text(pipeline.read_text().replace("tables:", "new_tables_interval_seconds: 0.5\n  tables:"))
+    catch_up(pipeline)
+    process = start(pipeline)
+    try:
+        with Workload(database, seed) as writing:
+            for number, statement in enumerate(
+                (
+                    "ALTER TABLE accounts ADD level int DEFAULT 7",
+                    "ALTER TABLE accounts ADD token float DEFAULT random()",
+                ),
+                1,
+            ):
+                wait_for(lambda: writing.transactions > 50, what="the workload")
+                run_sql(database, statement)
+                wait_for(lambda: read_anew(pipeline) == number, what="reading anew")  # noqa: B023
+        wait_for(lambda: outcome(pipeline) is Outcome.EQUAL, what="equal rows")
+    finally:
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "added with a default" in err
+    assert "rewritten" in err
+
+
+def test_a_table_that_was_partly_read_when_ddl_came_is_read_again(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 3000)
+    pipeline = write_pipeline(tmp_path, database_18, chunk_bytes=8192)
+    slow = pipeline.read_text()
+    pipeline.write_text(slow.replace("tables:", "snapshot_rows_per_second: 1000\n  tables:"))
+    process = start(pipeline)
+    try:
+        wait_for(lambda: (tmp_path / "lake").exists() and some(pipeline), what="the first rows")
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    pipeline.write_text(slow)
+    run_sql(database_18, "ALTER TABLE accounts ADD level int DEFAULT 3")
+    catch_up(pipeline)
+    catch_up(pipeline)
+    assert outcome(pipeline) is Outcome.EQUAL
+
+
+def some(pipeline: Path) -> bool:
+    """Is something of the table in the lake?"""
+    tables = query(
+        pipeline, "SELECT count(*) FROM duckdb_views() WHERE schema_name = 'bronze' AND view_name = 'accounts'"
+    )
+    return tables == [(1,)] and query(pipeline, "SELECT count(*) FROM bronze.accounts")[0][0] > 0
+
+
+def test_tables_without_silver_are_read_anew_too(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 50)
+    pipeline = write_pipeline(tmp_path, database_18)
+    pipeline.write_text(pipeline.read_text().replace("lakehouse:", "lakehouse:\n  silver: false"))
+    catch_up(pipeline)
+    run_sql(database_18, "ALTER TABLE accounts ADD level int NOT NULL DEFAULT 3")
+    catch_up(pipeline)
+    assert outcome(pipeline) is Outcome.EQUAL
