@@ -66,7 +66,7 @@ def expect_equal(shelf: Shelf, table: str, reader: str, spark: Spark, scans: Sca
     """The rows of a reader are PyIceberg's; how many there are."""
     expected = shelf.catalog.load_table(table).scan().to_arrow()
     wanted = plain(expected.schema)
-    ours, theirs = _rows(expected, wanted), _rows(read(shelf, table, reader, spark, scans), wanted)
+    ours, theirs = rows(expected, wanted), rows(read(shelf, table, reader, spark, scans), wanted)
     missing, ghosts = ours - theirs, theirs - ours
     assert not missing and not ghosts, (
         f"{table} by {reader}: {missing.total()} of {ours.total()} rows are missing, {ghosts.total()} are too many; "
@@ -94,8 +94,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _rows(table: pa.Table, wanted: Mapping[str, pa.DataType]) -> Counter[str]:
-    """Each row as text, with how often it is there."""
+def rows(table: pa.Table, wanted: Mapping[str, pa.DataType]) -> Counter[str]:
+    """Each row as text in the wanted types, with how often it is there."""
     assert table.column_names == list(wanted), "the columns differ"
     columns = [_shaped(table.column(name).combine_chunks(), kind).to_pylist() for name, kind in wanted.items()]
     return Counter(repr(row) for row in zip(*columns, strict=True))
