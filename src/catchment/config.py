@@ -133,8 +133,9 @@ class PipelineConfig(ComponentConfig):
         """A pipeline that is ready to run; beside it, reports are kept in `ops.metrics` and gold is refreshed.
 
         resnapshot: begin anew with a new slot, and read every table again. Raises ConfigError for gold models
-        that are wrong.
+        and quality rules that are wrong.
         """
+        self._check_rules()
         from catchment.beside import GoldBeside, KeptReports
         from catchment.pipeline import Pipeline
 
@@ -172,6 +173,13 @@ class PipelineConfig(ComponentConfig):
             reporters=reporters,
             acknowledge=False,
         )
+
+    def _check_rules(self) -> None:
+        """Rules are read by whoever judges; what is wrong with them is said before anything starts."""
+        if self.lakehouse.quality is not None:
+            from catchment.quality.rules import load_rules
+
+            load_rules(self._directory / self.lakehouse.quality)
 
     def _sources(self, resnapshot: bool) -> Callable[[], Source]:
         build, context = self.source_config.build, self.context

@@ -6,6 +6,7 @@ Each part stands for itself: a source that is down, or a pipeline that never ran
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,11 @@ def gather(config: PipelineConfig) -> dict[str, Any]:
     store = OpsStore.existing(config.lakehouse, config.directory)
     report = store.latest_report(config.name) if store is not None else None
     progress = store.progress(config.name) if store is not None else {}
+    stopped = _gold_stopped(config, store)
     if store is not None:
         store.close()
     running = holder(config.name, config.directory)
-    in_lake, lake = _lake(config) if store is not None else ({}, {"available": True})
+    in_lake, lake = _lake(config) if store is not None else ({}, {"available": True, "tables": {}})
     return {
         "pipeline": config.name,
         "running": running is not None or _recent(report),
@@ -42,8 +44,18 @@ def gather(config: PipelineConfig) -> dict[str, Any]:
         "tables": _tables(in_lake, report),
         "sinks": _sinks(config, report, progress),
         "lake": lake,
+        "gold_stopped": stopped,
         "source": _source(config),
     }
+
+
+def _gold_stopped(config: PipelineConfig, store: OpsStore | None) -> dict[str, str]:
+    """The quality rules that keep gold from being refreshed, and what was found of each."""
+    if store is None or config.lakehouse.quality is None:
+        return {}
+    from catchment.quality.results import last_gate
+
+    return {f"{table}.{rule}": said for (table, rule), said in last_gate(store, config.name).items()}
 
 
 def _recent(report: Report | None) -> bool:
@@ -80,12 +92,28 @@ def _tables(in_lake: dict[str, dict[str, Any]], report: Report | None) -> dict[s
 
 
 def _lake(config: PipelineConfig) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The bronze tables, and whether the catalog could be asked."""
+    """The bronze tables; whether the catalog could be asked, and how healthy the lake's tables are."""
     try:
         with catalog_errors("The catalog cannot be read"):
-            return _lake_tables(config), {"available": True}
+            return _lake_tables(config), {"available": True, "tables": _health(config)}
     except CatchmentError as refused:
-        return {}, {"available": False, "error": str(refused)}
+        return {}, {"available": False, "error": str(refused), "tables": {}}
+
+
+def _health(config: PipelineConfig) -> dict[str, dict[str, Any]]:
+    from pyiceberg.exceptions import NoSuchNamespaceError
+
+    from catchment.lakehouse.table_health import health
+
+    catalog = load_catalog(config.lakehouse.catalog, config.directory)
+    found = {}
+    for layer in ("bronze", "silver"):
+        with suppress(NoSuchNamespaceError):
+            for identifier in sorted(catalog.list_tables(layer)):
+                one = health(catalog.load_table(identifier))
+                times = {name: _iso(getattr(one, name)) for name in ("readable_since", "maintained_at")}
+                found[".".join(identifier)] = {**asdict(one), **times}
+    return found
 
 
 def _lake_tables(config: PipelineConfig) -> dict[str, dict[str, Any]]:

@@ -94,6 +94,9 @@ def test_rules_are_checked_judged_and_reported(database_18: str, tmp_path: Path)
     assert stopped.code == 1
     assert "Gold keeps the rows it has until orders.row_count holds again" in " ".join(stopped.out.split())
     assert orders_in_gold(path) == 98
+    assert run_command("status", path, "--json").json["gold_stopped"] == {
+        "orders.row_count": "It has 50 rows; at least 100 are expected."
+    }
     gate = asked(path, "SELECT DISTINCT rule FROM ops.quality_results WHERE judged_by = 'gate' AND status = 'broken'")
     assert gate == [("row_count",)]
 

@@ -31,6 +31,7 @@ source:
 lakehouse:                        # any PyIceberg catalog; paths are relative to this file
   catalog: {{type: sql, uri: "sqlite:///lake/catalog.db", warehouse: "lake/warehouse"}}
   gold: gold/                     # SQL models, refreshed beside capture
+  # quality: quality.yaml         # rules about the data: flag, quarantine, or stop gold
 
 sinks:
   - {{type: iceberg, flush_interval_seconds: 1, flush_rows: 100000}}

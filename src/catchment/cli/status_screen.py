@@ -22,8 +22,12 @@ def show(status: dict[str, Any]) -> None:
         console.print(_tables(status["tables"]))
     if status["sinks"]:
         console.print(_sinks(status["sinks"]))
+    if status["lake"]["tables"]:
+        console.print(_health(status["lake"]["tables"]))
     if not status["lake"]["available"]:
         console.print(Text(f"The lake cannot be asked: {status['lake']['error']}"))
+    for rule, said in status["gold_stopped"].items():
+        console.print(Text(f"Gold is stopped by {rule}: {said}"))
     for text in _source(status["source"]):
         console.print(Text(text))
 
@@ -66,6 +70,31 @@ def _tables(tables: dict[str, Any]) -> Table:
             duration(fresh / 1000) if fresh is not None else "",
         )
     return table
+
+
+def _health(tables: dict[str, Any]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("in the lake")
+    for heading in ("files", "size", "dead rows", "delete files"):
+        table.add_column(heading, justify="right")
+    for heading in ("readable since", "last maintained", "changes since"):
+        table.add_column(heading)
+    for name, one in tables.items():
+        table.add_row(
+            Text(name),
+            f"{one['files']:,}",
+            size(one["size"]),
+            f"{one['dead_rows']:,}" if one["dead_rows"] else "",
+            f"{one['delete_files']:,}" if one["delete_files"] else "",
+            _second(one["readable_since"]),
+            _second(one["maintained_at"]),
+            _second(one["bronze_since"]),
+        )
+    return table
+
+
+def _second(moment: str | None) -> str:
+    return f"{moment[:19]}Z" if moment else ""
 
 
 def _sinks(sinks: dict[str, Any]) -> Table:
