@@ -32,6 +32,7 @@ def made() -> Mapping[str, Callable[[], str]]:
         "exit-codes": exit_codes,
         "types": types,
         "envelope": envelope,
+        "gold-functions": gold_functions,
         "quality rules": quality_rules,
     }
     for name, model in models().items():
@@ -174,6 +175,15 @@ def exit_codes() -> str:
     from catchment.cli.exits import EXIT_CODES
 
     return table(("code", "meaning"), [(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
+
+def gold_functions() -> str:
+    """The functions that gold models may call in every engine."""
+    from catchment.lakehouse.portable import FUNCTIONS
+
+    everywhere = ", ".join(f"`{name}`" for name, one in FUNCTIONS.items() if one.athena)
+    spark = ", ".join(f"`{name}`" for name, one in FUNCTIONS.items() if not one.athena)
+    return table(("in", "functions"), [("Spark and Athena", everywhere), ("Spark only", spark)])
 
 
 def types() -> str:

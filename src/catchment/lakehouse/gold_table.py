@@ -30,7 +30,7 @@ SNAPSHOTS_KEPT = 30
 """A reader's view of a gold table works for so many refreshes that changed it; then its files go."""
 
 ROWS_REPLACED = 100_000
-"""`refresh: auto` replaces a table of fewer rows whole; measured, see docs/adr/0005."""
+"""`refresh: auto` replaces a table of fewer rows whole; measured, see docs/adr/0006."""
 
 CHANGED_SHARE = 0.25
 """When more of a table's rows changed, or were dead, it is replaced whole in any case."""
