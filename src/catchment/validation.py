@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from catchment.config import PipelineConfig
 from catchment.errors import CatchmentError, ConfigError, Retriable
 from catchment.finding import Finding, error, ok, warning
 from catchment.registry import Checked
+
+if TYPE_CHECKING:
+    from catchment.lakehouse.gold import Model
 
 
 def check_files(config: PipelineConfig) -> list[Finding]:
@@ -18,8 +22,7 @@ def check_files(config: PipelineConfig) -> list[Finding]:
 
         try:
             models = load_models(config.directory / config.lakehouse.gold)
-            names = ", ".join(model.name for model in models)
-            findings.append(ok("gold", f"Models: {names}." if models else "No models yet."))
+            findings.append(ok("gold", _portability(models) if models else "No models yet."))
         except ConfigError as wrong:
             findings.append(error("gold", str(wrong)))
     return findings + _check_quality_file(config)
@@ -35,6 +38,16 @@ def _check_quality_file(config: PipelineConfig) -> list[Finding]:
     except ConfigError as wrong:
         return [error("quality", str(wrong))]
     return [ok("quality", f"Rules for {', '.join(rules.tables)}." if rules.tables else "No rules yet.")]
+
+
+def _portability(models: Sequence[Model]) -> str:
+    from catchment.lakehouse.dialect import Dialect, not_portable
+
+    here = [model.name for model in models if not_portable(model, Dialect.SPARK)]
+    said = f"Models: {', '.join(model.name for model in models)}."
+    if not here:
+        return f"{said} Spark runs them too."
+    return f"{said} Not for Spark as they are (`catchment gold --dialect spark --print` says why): {', '.join(here)}."
 
 
 def check_systems(config: PipelineConfig) -> tuple[list[Finding], bool]:
