@@ -1,7 +1,8 @@
 """A source in memory whose snapshot and stream overtake each other, as far as the contract lets them.
 
-Rows with a large column that updates do not send, key moves and swaps, deletes, re-inserts, truncates. The chunks of a snapshot
-are read at one moment, and each comes at any later one; the stream comes in order. Everything follows from a seed.
+Rows with a large column that updates do not send, key moves and swaps, deletes, re-inserts, truncates. The chunks of
+a snapshot are read at one moment, and each comes at any later one; the stream comes in order. Everything follows
+from a seed.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Overtaking:
     keys: int = 30
     full: bool = False
     rows: dict[Key, Row] = field(default_factory=dict)
+    journal: list[tuple[int, frozenset[Key] | None, Key | None, Row | None]] = field(default_factory=list)
+    """What happened: when, the keys that a row left or changed at (None: all), and the key and row that came."""
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
@@ -105,6 +108,7 @@ class Overtaking:
         self.rows[key] = self._fresh(key)
         if not quiet:
             self._emit("c", None, self.rows[key])
+            self.journal.append((self.lsn, frozenset(), key, self.rows[key]))
 
     def _update(self) -> None:
         key = self.key()
@@ -123,6 +127,7 @@ class Overtaking:
         self.rows.pop(self._key_of(old), None)
         self.rows[key] = new
         self._emit("u", old if moved or self.full else None, new, keep)
+        self.journal.append((self.lsn, frozenset({key, self._key_of(old)}), key, new))
 
     def _move(self) -> None:
         old, key = self.rows.get(self.key()), self.key()
@@ -141,10 +146,12 @@ class Overtaking:
         old = self.rows.pop(self.key(), None)
         if old is not None:
             self._emit("d", old, None)
+            self.journal.append((self.lsn, frozenset({self._key_of(old)}), None, None))
 
     def _truncate(self) -> None:
         self.rows.clear()
         self._emit("t", None, None)
+        self.journal.append((self.lsn, None, None, None))
 
     def _key_of(self, row: Row) -> Key:
         return tuple(row[name] for name in self.schema.key)

@@ -30,7 +30,8 @@ class MaintenanceConfig(ComponentConfig):
     interval_seconds: float = Field(default=5.0, gt=0)
     """How often to look what is due, at most."""
     budget_percent: float = Field(default=20.0, gt=0, le=100)
-    """Of the time, how much may maintenance take at most while a pipeline runs."""
+    """Of the time, how much may maintenance take at most while a pipeline runs; up to three times as much while a
+    table has three times too many dead rows."""
     target_file_bytes: int = Field(default=128 * 1024 * 1024, ge=1024)
     """Small data files are made into files of about this size."""
     dead_row_percent: float = Field(default=25.0, gt=0, lt=100)
@@ -50,7 +51,7 @@ class LakehouseConfig(ComponentConfig):
     catalog: CatalogConfig = CatalogConfig(uri="sqlite:///lake/catalog.db", warehouse="lake/warehouse")
     silver: bool | list[str] = True
     """Keep the current rows of every table with a key in silver, or of these tables (by their bronze names) only."""
-    history: list[str] = []
+    history: list[str] = Field(default=[])
     """Keep every version of these tables' rows (`dim_users`), or of these columns (`fact_sales.status`)."""
     gold: Path | None = None
     """A directory of gold models (.sql), relative to pipeline.yaml."""

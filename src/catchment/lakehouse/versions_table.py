@@ -82,7 +82,8 @@ class VersionsTable:
         columns["_lane"] = changes.column("_lane").take(where)
         columns["_position"] = changes.column("_position").take(where)
         columns["_valid_from"] = changes.column("_committed_at").take(where)
-        columns["_unrepresentable"] = fold.unrepresentable(events, find)
+        texts = fold.unrepresentable(events, find)
+        columns["_unrepresentable"] = texts if self._columns is None else _of_columns(texts, followed)
         rows = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
         self._write(self._news(fold, events, rows))
 
@@ -175,6 +176,14 @@ class VersionsTable:
             self._writing.abort()
         files = [*self._open, *([] if self._tried else self._bounded)]
         self.lake.storage.delete([file.file_path for file in files])
+
+
+def _of_columns(texts: pa.Array, names: Sequence[str]) -> pa.Array:
+    """Only the texts of these columns. Few rows ever have any: they are gone through one by one."""
+    if texts.null_count == len(texts):
+        return texts
+    kept = ([entry for entry in one or () if entry[0] in names] or None for one in texts.to_pylist())
+    return pa.array(kept, texts.type)
 
 
 def _comparable(column: pa.Array) -> pa.Array:
