@@ -49,7 +49,7 @@ class PostgresSourceConfig(ComponentConfig):
     without_identity: Literal["insert_only", "refuse"] = "insert_only"
     """Tables whose updates cannot be published: capture inserts and truncates only, or refuse to start."""
     reread_after_ddl: bool = True
-    """Read a table anew when DDL changed its rows without changes being sent: a default for a new column, a rewrite."""
+    """Read a table again when DDL changed its rows without changes being sent: a column with a default, a rewrite."""
     snapshot_workers: int = Field(default=2, ge=1, le=32)
     """How many connections read the tables at the same time."""
     snapshot_chunk_bytes: int = Field(default=16 << 20, ge=8192)

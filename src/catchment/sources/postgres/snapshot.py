@@ -38,7 +38,7 @@ _BEGUN = "begun"
 ADMITTED = "0/admitted"
 """A chunk of nothing: its table was not published for a while and is to be read anew (see `source.py`)."""
 REWRITTEN = "0/rewritten"
-"""A chunk of nothing: its table's rows changed without a change being sent, and it is to be read anew."""
+"""A chunk of nothing: its table's rows changed without a change being sent, and they are to be read again."""
 _NOTHING = frozenset(name.partition("/")[2] for name in (ADMITTED, REWRITTEN))
 
 

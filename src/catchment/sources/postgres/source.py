@@ -187,10 +187,10 @@ class PostgresSource:
             check_slot(find_slot(self._connection, self._slot), self._slot, start)
             self._decoder = Decoder(self._lane, self._resolve, start, resume)
             self._durable = resume
+            self._mark_rewritten()
             admitted = self._admit(tables)
             self._tables = {table.id: table for table in admitted}
             self._publications.synchronise(self._connection, admitted)
-            self._mark_rewritten()
             self._read_tables(admitted)
         self._read_wal(start)
 
@@ -345,7 +345,7 @@ class PostgresSource:
             chunks.get(key, frozenset()),
             self._config.snapshot_chunk_bytes,
             lsn,
-            from_scratch=earlier and chunks.get(key, frozenset()) <= _UNREAD,
+            from_scratch=earlier and chunks.get(key, frozenset()) <= {snapshot.ADMITTED},
         )
 
     def _begin(self, tables: Sequence[SourceTable], exported: ExportedSnapshot, forms: Mapping[int, TableForm]) -> None:
@@ -378,7 +378,10 @@ class PostgresSource:
             self._decoder.progress = self._decoder.progress.join(keeping(table.table, form, lsn))
 
     def _mark_rewritten(self) -> list[SourceTable]:
-        """Tables whose rows DDL changed without a change being sent: marked, so that they are read anew."""
+        """Tables whose rows DDL changed without a change being sent: marked, so that they are read again.
+
+        Their rows as they are now go on top of those that the lake has: nobody sees the table without rows meanwhile.
+        """
         if self._config.snapshot == "never":
             return []
         chunks = self._decoder.progress.chunks
@@ -391,19 +394,25 @@ class PostgresSource:
                 continue
             lsn = current_lsn(self._connection)
             progress = keeping(table, new, lsn)
-            why = new.changed_rows_since(old) if old is not None else None
-            if why is not None and self._config.reread_after_ddl:
-                log.info("%s: %s, and PostgreSQL sends no changes for that; reading it anew.", table.id, why)
-                progress = progress.join(
-                    Progress({}, {f"{table.id}@{table.oid}/{lsn:X}": frozenset({snapshot.REWRITTEN})})
-                )
+            if old is not None and (why := new.changed_rows_since(old)) is not None and self._rereads(table, why):
+                mark = frozenset({snapshot.REWRITTEN})
+                progress = progress.join(Progress({}, {f"{table.id}@{table.oid}/{lsn:X}": mark}))
                 marked.append(table)
-            elif why is not None:
-                log.warning("%s: %s. The lake has its rows as they were (`reread_after_ddl: false`).", table.id, why)
             self._decoder.progress = self._decoder.progress.join(progress)
         if self._decoder.progress != before:
             self._pending.append(TransactionEnd(self._decoder.progress))
         return marked
+
+    def _rereads(self, table: SourceTable, why: str) -> bool:
+        if self._config.reread_after_ddl:
+            log.info("%s: %s, and PostgreSQL sends no changes for that; reading it again.", table.id, why)
+        else:
+            log.warning(
+                "%s: %s. The lake keeps its rows as they were until they change (`reread_after_ddl: false`).",
+                table.id,
+                why,
+            )
+        return self._config.reread_after_ddl
 
     def _look_for_tables(self) -> None:
         """Tables that appeared while running are published and read like the first ones; so are rewritten ones."""
