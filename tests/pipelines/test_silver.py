@@ -120,7 +120,7 @@ def _expect_judged(source: Overtaking, catalog: Catalog) -> int:
         assert all((row["_quality"] == ["modest"]) == (row["amount"] > 6) for row in flags)
         return len(bad)
     finally:
-        catalog.close()  # type: ignore[attr-defined]
+        catalog.close()
 
 
 @pytest.mark.parametrize("history", ["items", "items.amount"])
