@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import os
+import random
 from pathlib import Path
 
 import psycopg
 import pytest
 
+import catchment
 from catchment.config import PipelineConfig, load
 from catchment.errors import SourceUnavailable
 from catchment.quality.before import judge_source
 from catchment.quality.outcome import Suite
 from catchment.quality.rules import load_rules
+from catchment.quality.suite import run_suite
 from catchment.sinks.iceberg.bronze_table import bronze_name
 from catchment.sources.sample import Sampled
+from pipelines.lake import catch_up, query
 
 PIPELINE = """\
 name: before
@@ -134,3 +139,54 @@ def test_a_source_that_is_away_is_said(tmp_path: Path) -> None:
     config = prepared(tmp_path, "host=127.0.0.1 port=1 dbname=x", "type: not_null, column: id")
     with pytest.raises(SourceUnavailable):
         judged(config)
+
+
+def test_what_is_foretold_is_what_happens(database_18: str, tmp_path: Path) -> None:
+    """Three judges of the same rows: before ingestion, the merge (in `_quality`), and the suite over the lake."""
+    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(1 << 30)))
+    print(f"replay with CATCHMENT_SEED={seed}")
+    draw = random.Random(seed)
+    fill(
+        database_18,
+        "CREATE TABLE orders (id bigint PRIMARY KEY, total numeric(12,2), made date, score float8, free numeric, "
+        "email text)",
+    )
+    choices = {
+        "total": ["NULL", "'NaN'", "-1", "0", "7.5"],
+        "made": ["NULL", "'infinity'", "'2024-01-01'", "'2019-12-31'"],
+        "score": ["NULL", "'NaN'", "'-Infinity'", "0.5", "2"],
+        "free": ["NULL", "'NaN'", "-0.1", "1e30", "3"],
+        "email": ["NULL", "''", "'a@b.c'", "'no address'"],
+    }
+    rows = ", ".join(
+        f"({number}, {', '.join(draw.choice(values) for values in choices.values())})" for number in range(2_000)
+    )
+    fill(database_18, f"INSERT INTO orders VALUES {rows}")
+    config = prepared(
+        tmp_path,
+        database_18,
+        "type: not_null, columns: [total, made, score, free, email]",
+        "type: range, column: total, min: 0, severity: quarantine",
+        "type: range, column: made, min: 2020-01-01, severity: quarantine",
+        "type: range, column: score, max: 1",
+        "type: range, column: free, above: 0, severity: fail",
+        "type: accepted_values, column: made, values: [2024-01-01]",
+        "type: regex, column: total, pattern: '[0-9.]+'",
+        "type: expression, name: agree, sql: CAST(free AS DOUBLE) > total",
+    )
+    foretold = {rule: count for rule, (_, count) in told(judged(config)).items()}
+    catch_up(config.directory / "pipeline.yaml")
+    merged = dict(
+        query(
+            config.directory / "pipeline.yaml",
+            "SELECT rule, count(*) FROM (SELECT unnest(_quality) AS rule FROM silver.orders UNION ALL "
+            "SELECT unnest(_quality) FROM silver.orders_quarantine) GROUP BY rule",
+        )
+    )
+    with catchment.connect(config.directory / "pipeline.yaml") as connection:
+        suite = run_suite(connection, load_rules(config.directory / "quality.yaml", {}), "before")
+    assert {rule: count for rule, (_, count) in told(suite).items()} == foretold
+    assert {rule: merged.get(rule, 0) for rule in foretold} == foretold
+    assert all(foretold.values()), "each rule is broken by some row"
+    (table,) = suite.tables
+    assert table.quarantined == judged(config).tables[0].quarantined > 0
