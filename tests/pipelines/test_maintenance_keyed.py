@@ -129,7 +129,6 @@ def test_dead_rows_leave_and_the_others_stay(lake: KeyedLake) -> None:
     for n in range(12):
         lake.merge(texts(range(n * 50, n * 50 + 100), f"change {n}"), deleted=range(1_900 - n, 1_910 - n))
     done = lake.maintain()
-    assert {one.kind for one in done} >= {Kind.COMPACTION, Kind.DELETE_FILES}
     assert sum(one.dead_rows for one in done if one.kind is Kind.COMPACTION) > 500
     lake.check()
     files = FileLister().files(lake.keyed.lake, lake.keyed.lake.manifests)
@@ -138,6 +137,18 @@ def test_dead_rows_leave_and_the_others_stay(lake: KeyedLake) -> None:
     assert len(files.deletes) < plan.FAN_IN
     lake.close()
     lake.open()
+    lake.check()
+
+
+def test_delete_files_become_few_and_name_the_same_rows(lake: KeyedLake) -> None:
+    lake.merge(texts(range(2_000), "first"))
+    for n in range(3 * plan.FAN_IN):
+        lake.merge({}, deleted=[n, 1_000 + n])
+    done = lake.maintain()
+    assert {one.kind for one in done} == {Kind.DELETE_FILES}
+    files = FileLister().files(lake.keyed.lake, lake.keyed.lake.manifests)
+    assert len(files.deletes) < plan.FAN_IN
+    assert files.dead == 6 * plan.FAN_IN
     lake.check()
 
 

@@ -30,7 +30,7 @@ class MaintenanceConfig(ComponentConfig):
     interval_seconds: float = Field(default=5.0, gt=0)
     """How often to look what is due, at most."""
     budget_percent: float = Field(default=20.0, gt=0, le=100)
-    """Of the time, how much may maintenance take at most while a pipeline runs; up to three times as much while a
+    """Of one core, how much may maintenance take at most while a pipeline runs; up to three times as much while a
     table has three times too many dead rows."""
     target_file_bytes: int = Field(default=128 * 1024 * 1024, ge=1024)
     """Small data files are made into files of about this size."""

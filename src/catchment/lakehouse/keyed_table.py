@@ -358,10 +358,12 @@ class KeyedTable:
         summary: Mapping[str, str] | None = None,
         *,
         consolidate: bool = True,
+        idle: Collection[str] = (),
     ) -> Draft:
         """The commit that puts new files in the place of old ones. Rows that died meanwhile are dead in the new ones.
 
-        consolidate: replace all delete files by few. From here on the draft must be committed, or the table opened
+        consolidate: replace all delete files by few. idle: delete files that name no row of any other data file than
+        those rewritten; they leave too. From here on the draft must be committed, or the table opened
         anew. Raises `SinkRefused`, with nothing changed, when one of the files is no longer there: begin again.
         """
         self._refuse_while_replacing()
@@ -375,7 +377,7 @@ class KeyedTable:
         for generation in (self._bounded, self._open):
             generation.kills = [self._translated(kills, rewrite.files, moved) for kills in generation.kills]
         committed = np.setdiff1d(late, self._pending())
-        removed = {file.path for file in rewrite.files}
+        removed = {file.path for file in rewrite.files} | set(idle)
         for file in rewrite.files:
             self._forget(file)
         if consolidate:

@@ -9,17 +9,15 @@ from pyiceberg.manifest import DataFile
 from catchment import failpoint
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.table import Change, LakeTable
+from catchment.lakehouse.table_health import MAINTENANCE
 from catchment.lakehouse.writer import LakeWriter
-
-REASON = "catchment.maintenance"
-"""In a snapshot's summary: which kind of work it is."""
 
 
 def summary(table: LakeTable, reason: str) -> dict[str, str]:
     """What a snapshot of maintenance says of itself: the progress is that of the snapshot before."""
     current = table.metadata.current_snapshot()
     before = current.summary.additional_properties if current is not None and current.summary is not None else {}
-    return {REASON: reason} | ({MARKER: before[MARKER]} if MARKER in before else {})
+    return {MAINTENANCE: reason} | ({MARKER: before[MARKER]} if MARKER in before else {})
 
 
 def exchange(

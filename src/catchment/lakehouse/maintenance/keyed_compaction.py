@@ -8,7 +8,7 @@ table that never rests can be compacted as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -37,9 +37,16 @@ SOURCE, ROW = "_catchment_source", "_catchment_row"
 
 
 def rewrite_files(
-    writer: LakeWriter, keyed: KeyedTable, files: Sequence[FileState], target_bytes: int, check: Callable[[], None]
+    writer: LakeWriter,
+    keyed: KeyedTable,
+    files: Sequence[FileState],
+    target_bytes: int,
+    check: Callable[[], None],
+    idle: Collection[str] = (),
 ) -> Work | None:
     """Write the live rows of these files into new ones, sorted by key; None if one of them had left meanwhile.
+
+    idle: delete files that name rows of these files only; they leave with them.
 
     Raises what `check` raises, with nothing changed.
     """
@@ -53,7 +60,7 @@ def rewrite_files(
     writing = FileWriting(keyed.lake, target_bytes, check)
     rewritten = copy.split(writing.write_all(copy.sorted_rows()))
     failpoint.reach("before_exchange")
-    if not _exchange(writer, keyed, rewrite, rewritten):
+    if not _exchange(writer, keyed, rewrite, rewritten, idle):
         writing.abort()
         return None
     new = [one.file for one in rewritten]
@@ -71,12 +78,14 @@ def rewrite_files(
     )
 
 
-def _exchange(writer: LakeWriter, keyed: KeyedTable, rewrite: Rewrite, rewritten: Sequence[Rewritten]) -> bool:
+def _exchange(
+    writer: LakeWriter, keyed: KeyedTable, rewrite: Rewrite, rewritten: Sequence[Rewritten], idle: Collection[str]
+) -> bool:
     """Commit the new files; False, with nothing changed, when an old one has left meanwhile."""
     with writer.lock:
         try:
             said = summary(keyed.lake, Kind.COMPACTION)
-            draft = keyed.draft_rewrite(rewrite, rewritten, said, consolidate=False)
+            draft = keyed.draft_rewrite(rewrite, rewritten, said, consolidate=False, idle=idle)
         except SinkRefused:
             return False
         except BaseException as failure:

@@ -14,6 +14,7 @@ from pyiceberg.table.metadata import TableMetadata
 
 from catchment.lakehouse.catalog import catalog_errors, local_path
 from catchment.lakehouse.config import MaintenanceConfig
+from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.maintenance import plan, retention
 from catchment.lakehouse.maintenance.commits import exchange
 from catchment.lakehouse.maintenance.compaction import merge_files
@@ -115,6 +116,12 @@ class Maintainer:
         """The files of each table at the last look, by the table's name."""
         return {name: known.files for name, known in self._known.items() if known.files is not None}
 
+    def strain(self) -> float:
+        """How many times too many dead rows the worst table has, as of the last look; 1 when none has too many."""
+        limit = self._config.dead_row_percent / 100
+        shares = [one.dead / one.rows for one in self.tables().values() if one.dead >= plan.NOTICED_DEAD_ROWS]
+        return max(1.0, *(share / limit for share in shares)) if shares else 1.0
+
     def waiting(self) -> int:
         """How many files wait for the snapshots that need them to expire."""
         return sum(known.leaving.waiting for known in self._known.values())
@@ -197,12 +204,13 @@ class Maintainer:
         keyed = self._find_keyed(table)
         if keyed is not None:
             size = sum(one.size for one in chosen)
+            idle = files.idle([one.location for one in chosen])
             yield Piece(
                 table.name,
                 Kind.COMPACTION,
                 len(chosen),
                 size,
-                lambda check: rewrite_files(self._writer, keyed, chosen, target, check),
+                lambda check: rewrite_files(self._writer, keyed, chosen, target, check, idle),
             )
 
     def _delete_files(self, table: LakeTable, files: TableFiles) -> Iterator[Piece]:
@@ -265,8 +273,8 @@ class Maintainer:
 
         def drop(_: Callable[[], None]) -> Work | None:
             started = time.monotonic()
-            said = retention.since(files, gone, table.metadata.properties.get(retention.BRONZE_SINCE))
-            properties = {retention.BRONZE_SINCE: said}
+            said = retention.since(files, gone, table.metadata.properties.get(BRONZE_SINCE))
+            properties = {BRONZE_SINCE: said}
             if not exchange(self._writer, table, gone, Kind.RETENTION, drops=True, properties=properties):
                 return None
             rows = sum(one.rows for one in chosen)

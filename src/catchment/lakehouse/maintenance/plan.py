@@ -136,7 +136,8 @@ def delete_files(files: Iterable[DeleteFileState], dead: int) -> list[DeleteFile
     classes: dict[int, list[DeleteFileState]] = {}
     for one in all_files:
         classes.setdefault(size_of(one.positions, SMALLEST_DELETES), []).append(one)
-    return next((members for of, members in sorted(classes.items()) if len(members) >= _fan_in(of)), [])
+    # A reader opens each of them for nearly every data file: here few are worth a commit.
+    return next((members for _, members in sorted(classes.items()) if len(members) >= FAN_IN), [])
 
 
 def size_of(size: int, smallest: int) -> int:

@@ -12,9 +12,6 @@ from catchment.lakehouse.maintenance.table_files import TableFiles
 from catchment.lakehouse.table import LakeTable
 from catchment.progress import Progress
 
-BRONZE_SINCE = "catchment.bronze-since"
-"""Table property: bronze has every change committed after this moment, and not all from before it."""
-
 KEY, PINNED = "catchment.key", "catchment.pinned"
 
 

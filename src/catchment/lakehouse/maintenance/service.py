@@ -30,6 +30,9 @@ Step = Callable[[], bool]
 REQUEST_SECONDS = 0.5
 """How soon a command's request is taken."""
 
+STRAIN = 3.0
+"""How many times the budget may be spent, at most, where there are so many times too many dead rows."""
+
 LOG_SECONDS = 60.0
 """How often the log says what was done."""
 
@@ -93,7 +96,7 @@ class MaintenanceService:
 
     def _step(self) -> bool:
         """Do one piece, at its pace; was there one?"""
-        self._pace.begin()
+        self._pace.begin(self._maintainer.strain())
         work = self._maintainer.step(self._pace.check)
         if work is None:
             return False
@@ -139,26 +142,32 @@ class _Log:
 
 
 class _Pace:
-    """Work for a while, rest for the rest: never more of the time than the budget, also within a long piece."""
+    """Work for a while, rest for the rest: never more of a core than the budget, also within a long piece.
+
+    What counts is the processor's time, not the clock's: waiting for the disk, or for a core, is in nobody's way.
+    Where a table has too many dead rows, so that readers wait for it, there is more to the budget.
+    """
 
     def __init__(self, budget_percent: float, stopping: threading.Event) -> None:
-        self._rest_for_each_second = 100.0 / min(100.0, max(0.1, budget_percent)) - 1.0
+        self._budget = max(0.001, budget_percent / 100.0)
+        self._rest_for_each_second = 0.0
         self._stopping = stopping
-        self._since = time.monotonic()
+        self._since = 0.0
 
-    def begin(self) -> None:
-        self._since = time.monotonic()
+    def begin(self, strain: float) -> None:
+        self._rest_for_each_second = 1.0 / min(1.0, self._budget * min(strain, STRAIN)) - 1.0
+        self._since = time.thread_time()
 
     def check(self) -> None:
         """Rest if it is time to. Raises `Stopped` when the process ends."""
         if self._stopping.is_set():
             raise Stopped
-        if time.monotonic() - self._since >= SLICE_SECONDS:
+        if time.thread_time() - self._since >= SLICE_SECONDS:
             self.rest()
             if self._stopping.is_set():
                 raise Stopped
 
     def rest(self) -> None:
         """Rest for what was worked since the last rest."""
-        self._stopping.wait((time.monotonic() - self._since) * self._rest_for_each_second)
-        self._since = time.monotonic()
+        self._stopping.wait((time.thread_time() - self._since) * self._rest_for_each_second)
+        self._since = time.thread_time()

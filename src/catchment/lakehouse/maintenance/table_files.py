@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestFile
@@ -29,12 +29,21 @@ class Age:
 
 @dataclass(frozen=True)
 class TableFiles:
-    """The files of one snapshot. ages: of the data files, by location."""
+    """The files of one snapshot.
+
+    ages: of the data files, by location. named: delete file → the data files whose rows it names.
+    """
 
     manifests: Manifests
     data: tuple[FileState, ...]
     deletes: tuple[DeleteFileState, ...]
     ages: Mapping[str, Age]
+    named: Mapping[str, frozenset[str]]
+
+    def idle(self, leaving: Collection[str]) -> list[str]:
+        """Delete files that name no row any more once these data files have left."""
+        there = {one.location for one in self.data}.difference(leaving)
+        return [path for path, named in self.named.items() if there.isdisjoint(named)]
 
     @property
     def rows(self) -> int:
@@ -77,6 +86,7 @@ class FileLister:
             data=tuple(replace(one, dead=dead[one.location]) if one.location in dead else one for one, _ in listed),
             deletes=tuple(named),
             ages={one.location: age for one, age in listed},
+            named={path: frozenset(counts) for path, counts in self._named.items()},
         )
 
     def _dead(self, table: LakeTable, deletes: Sequence[DeleteFileState]) -> dict[str, int]:
