@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from catchment.errors import ConfigError, SinkRefused
-from catchment.lakehouse.maintenance.retention import BRONZE_SINCE
-from catchment.lakehouse.rollback import Target, held_at, is_whole, quarantine_at, reaches_back, silver_table
+from catchment.lakehouse.current import BRONZE_SINCE
+from catchment.lakehouse.rollback import Target, held_at, quarantine_at, reaches_back, silver_table, was_at_source
 from catchment.lakehouse.silver_apart import bringing_up
 from catchment.lakehouse.snapshot_listing import PINNED, iso, moment
 from catchment.lakehouse.table import LakeTable
@@ -67,7 +67,7 @@ def _oldest(writer: LakeWriter, bronze: LakeTable, silver: LakeTable) -> dict[st
     refusals = []
     for snapshot in sorted(silver.metadata.snapshots, key=lambda one: one.sequence_number or 0):
         held = held_at(silver, snapshot)
-        if held is None or not is_whole(held):
+        if held is None or not was_at_source(bronze, snapshot, held):
             continue
         target = Target(snapshot, held)
         if not reaches_back(bronze, silver, target):

@@ -17,8 +17,9 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from catchment.errors import ConfigError, SinkRefused
 from catchment.lakehouse.committers import MARKER
+from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.keyed_table import ROLLBACK
-from catchment.lakehouse.maintenance.retention import BRONZE_SINCE
+from catchment.lakehouse.silver import UNRESOLVED_PROPERTY
 from catchment.lakehouse.snapshot_listing import PINNED, by_id, by_time, find, iso, moment, parse_time, positions, see
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.tasks import Task
@@ -51,7 +52,7 @@ def roll_back(writer: LakeWriter, task: Task) -> Mapping[str, Any]:
     with writer.lock:
         silver = silver_table(writer, task.arguments["table"])
         target = _target(silver, task.arguments)
-        _check_reach(writer, silver, target)
+        _check(writer, silver, target)
         quarantine = quarantine_at(writer, silver, target)
         drafts = [set_back(quarantine[0], quarantine[1], {})] if quarantine is not None else []
         pinned = json.dumps({"snapshot": target.snapshot.snapshot_id, "at": iso(moment(target.snapshot.timestamp_ms))})
@@ -136,9 +137,17 @@ def held_at(table: LakeTable, snapshot: Snapshot) -> Progress | None:
     return None
 
 
-def is_whole(held: Progress) -> bool:
-    """Had every snapshot of the source's table been read to its end?"""
+def is_finished(held: Progress) -> bool:
+    """Was every copy of the source's table that was begun read to its end?"""
     return all(chunks == ALL_CHUNKS for chunks in held.chunks.values())
+
+
+def was_at_source(bronze: LakeTable, snapshot: Snapshot, held: Progress) -> bool:
+    """Is the snapshot a state that the source's table once had? Not while its first copy was still being read."""
+    text = bronze.metadata.properties.get(MARKER)
+    copied = bool(Progress.from_json(text).chunks) if text else False
+    resolved = snapshot.summary is None or snapshot.summary.get(UNRESOLVED_PROPERTY) != "true"
+    return resolved and is_finished(held) and bool(held.chunks or not copied)
 
 
 def _target(silver: LakeTable, arguments: Mapping[str, Any]) -> Target:
@@ -152,11 +161,6 @@ def _target(silver: LakeTable, arguments: Mapping[str, Any]) -> Target:
         raise SinkRefused(
             f"Snapshot {snapshot.snapshot_id} of {silver.name} does not say how far the table had come, so that it "
             f"could not be resumed. Choose another. {see(silver.name)}"
-        )
-    if not is_whole(held):
-        raise SinkRefused(
-            f"At snapshot {snapshot.snapshot_id} the first copy of the source's table was not finished: {silver.name} "
-            f"was never like that at the source. Choose a later one. {see(silver.name)}"
         )
     return Target(snapshot, held)
 
@@ -179,12 +183,21 @@ def quarantine_at(writer: LakeWriter, silver: LakeTable, target: Target) -> tupl
     return table, Target(found[-1], target.held) if found else None
 
 
-def _check_reach(writer: LakeWriter, silver: LakeTable, target: Target) -> None:
+def _check(writer: LakeWriter, silver: LakeTable, target: Target) -> None:
+    """Raise `SinkRefused` for a state that never was, or that could not be resumed."""
     bronze = writer.existing(("bronze", silver.table.name()[-1]))
-    if bronze is not None and not reaches_back(bronze, silver, target):
+    number = target.snapshot.snapshot_id
+    if bronze is None:
+        raise SinkRefused(f"{silver.name} has no bronze table, so that it could not be resumed.")
+    if not was_at_source(bronze, target.snapshot, target.held):
+        raise SinkRefused(
+            f"At snapshot {number} the first copy of the source's table was not finished: {silver.name} was never like "
+            f"that at the source. Choose a later one. {see(silver.name)}"
+        )
+    if not reaches_back(bronze, silver, target):
         raise SinkRefused(
             f"{bronze.name} was cut at {bronze.metadata.properties[BRONZE_SINCE]}: {silver.name}, set back to snapshot "
-            f"{target.snapshot.snapshot_id}, could not be resumed. Choose a later one. {see(silver.name)}"
+            f"{number}, could not be resumed. Choose a later one. {see(silver.name)}"
         )
 
 

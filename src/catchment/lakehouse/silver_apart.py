@@ -22,7 +22,7 @@ from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.manifests import Manifests
-from catchment.lakehouse.rollback import Target, files_at, is_whole
+from catchment.lakehouse.rollback import Target, files_at, is_finished
 from catchment.lakehouse.silver import KEY_PROPERTY, SilverTable
 from catchment.lakehouse.silver_layer import SilverLayer
 from catchment.lakehouse.table import Change, Draft, LakeTable
@@ -141,7 +141,7 @@ class SilverApart:
             return
         held = self.held or Progress()
         # Snapshots that were finished then have nothing new: their rows need not be compared again.
-        known = is_whole(held) and bool(held.chunks) and held.chunks.keys() == marker.brief().chunks.keys()
+        known = is_finished(held) and bool(held.chunks) and held.chunks.keys() == marker.brief().chunks.keys()
         self._silver.replay(held, bronze, snapshots=not known, each=lambda _: task.check())
         self.held = marker
 
