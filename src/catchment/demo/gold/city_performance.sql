@@ -7,8 +7,8 @@ WITH placed AS (
         users.city,
         sales.total_amount,
         sales.total_amount >= 500 AS premium
-    FROM current.fact_sales AS sales
-    JOIN current.dim_users AS users ON users.user_id = sales.user_id
+    FROM silver.fact_sales AS sales
+    JOIN silver.dim_users AS users ON users.user_id = sales.user_id
     WHERE sales.status <> 'CANCELLED'
 ),
 cities AS (

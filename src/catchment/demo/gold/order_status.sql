@@ -3,7 +3,7 @@
 -- description: How many orders are in each status, what they are worth, and how long they have been there.
 -- Hours count up to the newest change of an order. The shop writes updated_at when an order's status changes.
 WITH newest AS (
-    SELECT max(updated_at) AS change_at FROM current.fact_sales
+    SELECT max(updated_at) AS change_at FROM silver.fact_sales
 ),
 orders AS (
     SELECT
@@ -11,7 +11,7 @@ orders AS (
         sales.total_amount,
         sales.updated_at,
         (epoch(newest.change_at) - epoch(sales.updated_at)) / 3600 AS hours
-    FROM current.fact_sales AS sales
+    FROM silver.fact_sales AS sales
     CROSS JOIN newest
 )
 SELECT

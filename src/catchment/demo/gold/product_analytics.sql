@@ -12,8 +12,8 @@ WITH sold AS (
         count(*) FILTER (WHERE sales.status = 'CANCELLED') AS cancellations,
         coalesce(sum(sales.quantity) FILTER (WHERE sales.status <> 'CANCELLED'), 0) AS units,
         coalesce(sum(sales.total_amount) FILTER (WHERE sales.status <> 'CANCELLED'), 0) AS revenue
-    FROM current.dim_products AS products
-    LEFT JOIN current.fact_sales AS sales ON sales.product_id = products.product_id
+    FROM silver.dim_products AS products
+    LEFT JOIN silver.fact_sales AS sales ON sales.product_id = products.product_id
     GROUP BY products.product_id, products.name, products.category, products.price
 )
 SELECT

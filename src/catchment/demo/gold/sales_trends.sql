@@ -8,7 +8,7 @@ WITH placed AS (
         date_trunc('hour', created_at) AS hour,
         date_trunc('day', created_at) AS day,
         total_amount
-    FROM current.fact_sales
+    FROM silver.fact_sales
     WHERE status <> 'CANCELLED'
 ),
 hours AS (

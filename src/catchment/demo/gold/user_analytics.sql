@@ -4,7 +4,7 @@
 -- Cancelled orders are left out. recency_days: between the user's newest order and the shop's. lifetime_value: revenue,
 -- and a year more of it at the user's own rate since the first order; nothing more from who did not order for 90 days.
 WITH newest AS (
-    SELECT max(created_at) AS order_at FROM current.fact_sales
+    SELECT max(created_at) AS order_at FROM silver.fact_sales
 ),
 users AS (
     SELECT
@@ -14,8 +14,8 @@ users AS (
         coalesce(sum(sales.total_amount), 0) AS revenue,
         min(sales.created_at) AS first_order_at,
         max(sales.created_at) AS last_order_at
-    FROM current.dim_users AS users
-    LEFT JOIN current.fact_sales AS sales ON sales.user_id = users.user_id AND sales.status <> 'CANCELLED'
+    FROM silver.dim_users AS users
+    LEFT JOIN silver.fact_sales AS sales ON sales.user_id = users.user_id AND sales.status <> 'CANCELLED'
     GROUP BY users.user_id, users.city
 ),
 figures AS (
