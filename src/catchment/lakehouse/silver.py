@@ -144,7 +144,7 @@ class SilverTable:
         self._open_size = [0, 0]
         self._open_spilled = False
         self._shape: pa.Schema | None = None
-        self._arrangement: Arrangement | None = None
+        self._arrangements: list[Arrangement] = []
         self._rules: RowRules | None = None
 
     # -- the capturing thread
@@ -240,7 +240,9 @@ class SilverTable:
             SNAPSHOT_VERSION_PROPERTY: self._snapshot_version.hex(),
             UNRESOLVED_PROPERTY: str(self._unresolved).lower(),
         }
-        return [*found, self.main.draft({**properties, **mine}, summary)]
+        # Said in the snapshot too: it is no state to go back to.
+        said = {**summary, UNRESOLVED_PROPERTY: "true"} if self._unresolved else summary
+        return [*found, self.main.draft({**properties, **mine}, said)]
 
     def settle(self) -> None:
         """The commits have happened."""
@@ -384,7 +386,6 @@ class SilverTable:
         return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
     def _append(self, rows: pa.RecordBatch, keys: Keys) -> None:
-        assert self._arrangement is not None  # noqa: S101 - tells the type checker
         labels: pa.Array = pa.nulls(rows.num_rows, LABELS)
         aside = np.zeros(rows.num_rows, np.bool_)
         if self._rules is not None and rows.num_rows:
@@ -393,12 +394,12 @@ class SilverTable:
             aside = (bits & np.uint64(self._rules.quarantine_mask)) != 0
         if "_quality" not in rows.schema.names:
             rows = pa.RecordBatch.from_arrays([*rows.columns, labels], [*rows.schema.names, "_quality"])
-        fitted = self._arrangement.apply(rows)
-        if self.quarantine is None or not aside.any():
-            self.main.append(fitted, keys)
-            return
-        self.main.append(fitted.filter(pa.array(~aside)), keys.take(np.flatnonzero(~aside)))
-        self.quarantine.append(fitted.filter(pa.array(aside)), keys.take(np.flatnonzero(aside)))
+        # The tables were made at different times: their columns may have other places and field ids.
+        for table, arrangement, mine in zip(self.tables, self._arrangements, (~aside, aside), strict=False):
+            if mine.all():
+                table.append(arrangement.apply(rows), keys)
+            elif mine.any():
+                table.append(arrangement.apply(rows.filter(pa.array(mine))), keys.take(np.flatnonzero(mine)))
 
     def _truncate(self, version: bytes, change: pa.RecordBatch) -> None:
         self._stones.truncate(version)
@@ -450,8 +451,7 @@ class SilverTable:
             return
         self._shape = envelope
         wanted = silver_schema(envelope.field("after").type)
-        for table in self.tables:
-            self._arrangement = table.fit(wanted, 1)
+        self._arrangements = [table.fit(wanted, 1) for table in self.tables]
         self._rules = self._compiled(wanted)
 
     def _compiled(self, wanted: pa.Schema) -> RowRules | None:
