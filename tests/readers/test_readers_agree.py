@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.rest.endpoint import RestEndpoint
 from catchment.lakehouse.rest.published import PublishedLake
 from catchment.lakehouse.rest.server import RestServer
-from pipelines.lake import catch_up, run, write_pipeline
+from catchment.testing.lake import expect_silver_equals_current
+from pipelines.lake import catch_up, run, wait_for, write_pipeline
 from readers.comparison import READERS, Shelf, expect_equal, plain, rows
 from readers.scans import Scans
 from readers.spark import Spark
@@ -82,6 +84,23 @@ def change(connection: psycopg.Connection[tuple[object, ...]], number: int) -> N
         connection.execute("INSERT INTO log VALUES (%s)", (f"round {number}",))
 
 
+def capture_rounds(pipeline: Path, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Each round of changes in a commit of its own."""
+    loaded = config.load(pipeline)
+    lake, stop = PublishedLake.open(loaded.lakehouse, loaded.directory), threading.Event()
+    running = threading.Thread(target=loaded.build().run, args=(stop,))
+    running.start()
+    try:
+        for number in range(ROUNDS):
+            before = lake.location(("bronze",), "log")
+            change(connection, number)
+            wait_for(lambda before=before: lake.location(("bronze",), "log") != before)  # type: ignore[misc]
+    finally:
+        stop.set()
+        running.join()
+        lake.close()
+
+
 @pytest.fixture(scope="module")
 def pipeline(
     postgres_18: EmbeddedPostgres, drop_database: Callable[[str, str], None], tmp_path_factory: pytest.TempPathFactory
@@ -101,9 +120,8 @@ def pipeline(
             connection.execute(TABLES)
             connection.execute(KINDS)
             catch_up(path)
-            for number in range(ROUNDS):
-                change(connection, number)
-                catch_up(path)
+            capture_rounds(path, connection)
+        catch_up(path)
         yield path
     finally:
         drop_database(postgres_18.dsn, DATABASE)
@@ -144,6 +162,10 @@ def files(table: Table) -> tuple[int, int]:
     snapshot = table.current_snapshot()
     assert snapshot is not None and snapshot.summary is not None
     return int(snapshot.summary["total-data-files"] or 0), int(snapshot.summary["total-delete-files"] or 0)
+
+
+def test_what_they_agree_on_is_what_bronze_amounts_to(shelf: Shelf) -> None:
+    expect_silver_equals_current(shelf.directory / "pipeline.yaml", "kinds", "lines")
 
 
 @pytest.mark.parametrize("reader", READERS)

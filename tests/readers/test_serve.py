@@ -160,15 +160,18 @@ def test_readers_open_the_lake_by_name_while_a_pipeline_writes(
             scans.attach("live", uri)
             spark.attach("live", uri)
             seen = {"DuckDB": [0], "Spark": [0]}
-            statement = "SELECT count(*) AS n, count(DISTINCT (_lane, _position)) AS m FROM live.bronze.accounts"
+            changes = "SELECT count(*) AS n, count(DISTINCT (_lane, _position)) AS m FROM live.bronze.accounts"
+            keys = "SELECT count(*) AS n, count(DISTINCT id) AS m FROM live.silver.accounts"
             for _ in range(3):
                 # More is to be seen each time, of a table that is written to at this moment.
                 done = workload.changes
                 wait_for(lambda done=done: workload.changes > done + 20)  # type: ignore[misc]
                 for name, ask in (("DuckDB", scans.duckdb), ("Spark", spark.sql)):
-                    rows, places = first(ask(statement))
+                    rows, places = first(ask(changes))
                     assert rows == places, name
                     seen[name].append(rows)
+                    rows, distinct = first(ask(keys))
+                    assert rows == distinct, f"{name}: a key is there twice"
             assert running.poll() is None
             for counts in seen.values():
                 assert counts == sorted(counts) and counts[-1] > counts[1]
