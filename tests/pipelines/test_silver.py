@@ -162,3 +162,37 @@ def _spans(source: Overtaking, columns: list[str]) -> list[tuple[Any, ...]]:
 
 def _same(one: dict[str, Any], other: dict[str, Any], columns: list[str]) -> bool:
     return all(one[c] == other[c] for c in columns) and ("born" not in columns or one["_text"] == other["_text"])
+
+
+def test_a_quarantine_that_is_made_after_the_table_grew_takes_its_rows(tmp_path: Path) -> None:
+    columns = SCHEMA.columns
+    narrow = TableSchema(SCHEMA.table, (*columns[:2], *columns[3:]))
+    sink, progress = open_sink(tmp_path)
+    early = Overtaking(1, narrow, chunks=0)
+    for batch, reached in early.deliver(progress):
+        write(sink, batch, reached)
+        progress = reached
+    sink.flush()
+    sink.close()
+    (tmp_path / "quality.yaml").write_text(RULES)
+    source = Overtaking(2, chunks=0)
+    # The later stream goes on where the first one ended.
+    for row in source.stream:
+        for name in ("_position", "_version"):
+            position = row[name]
+            assert isinstance(position, bytes)
+            row[name] = (1000 + int.from_bytes(position[:8], "big")).to_bytes(8, "big") + bytes(8)
+    lakehouse = LakehouseConfig(quality=tmp_path / "quality.yaml")
+    sink, progress = open_sink(tmp_path, lakehouse)
+    for batch, reached in source.deliver(progress):
+        write(sink, batch, reached)
+        progress = reached
+    sink.flush()
+    sink.close()
+    catalog = load_catalog(lakehouse.catalog, tmp_path)
+    aside = rows(catalog, SCHEMA, "items_quarantine")
+    assert aside == [row for row in source.expected() if row["amount"] < 2]  # type: ignore[operator]
+    assert {row["id"] for row in aside} & {row["id"] for row in early.expected()}, "no key was in silver before"
+    both = {(r["id"], r["part"]) for r in aside} & {(r["id"], r["part"]) for r in rows(catalog, SCHEMA)}
+    assert not both, "a key is in silver and in its quarantine"
+    catalog.close()
