@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import catch_up, commits, freshness, idle, live, quality, snapshot, startup
+from benchmarks import catch_up, commits, freshness, idle, live, quality, silver_pipeline, snapshot, startup
 from benchmarks.figure import Figure, table
 from benchmarks.server import embedded_server
 from benchmarks.sizes import FULL, QUICK, Sizes
@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "freshness": freshness.freshness,
     "idle": idle.idle,
     "commits": commits.commits,
+    "silver-pipeline": silver_pipeline.silver_pipeline,
     "quality": quality.quality,
 }
 

@@ -52,7 +52,7 @@ def commits(server: EmbeddedPostgres, sizes: Sizes) -> Iterator[Figure]:
 def flush_many(directory: Path, flushes: int) -> list[float]:
     """Seconds of each flush of some rows into each of some tables."""
     directory.mkdir(parents=True)
-    sink = IcebergSinkConfig().build(BuildContext("commits", directory, LakehouseConfig()))
+    sink = IcebergSinkConfig().build(BuildContext("commits", directory, LakehouseConfig(silver=False)))
     schemas = [_schema(number) for number in range(TABLES)]
     sink.open()
     seconds = []

@@ -64,6 +64,49 @@ end $$
 """
 
 
+INSERTS, UPDATES, DELETES = 10, 75, 15
+"""Of a hundred mixed changes."""
+
+# Rows are numbered in the order in which they are deleted; the rows of the beginning go in an order of their own.
+# So every row that is updated is there: `number` of those that are left, each as likely as the others.
+_MIXED = f"""
+create or replace function order_of(number bigint, filled bigint) returns bigint language sql immutable as $$
+    select case when number < filled then 1 + (number * 2654435761) % filled else number + 1 end
+$$;
+create or replace procedure mixed_transactions(
+    filled bigint, transactions bigint, hundreds bigint, inout changes bigint
+) language plpgsql as $$
+declare
+    affected bigint;
+    deleted  bigint := 0;
+    made     bigint := filled;
+begin
+    changes := 0;
+    for t in 0 .. transactions - 1 loop
+        for h in t * hundreds .. (t + 1) * hundreds - 1 loop
+            insert into orders select {_ROW} from generate_series(made + 1, made + {INSERTS}) as g;
+            made := made + {INSERTS};
+            {_UPDATE} order_id = any(array(
+                select order_of(deleted + (hashint8extended(h * {UPDATES} + i, 7) & 9223372036854775807)
+                    % (made - deleted), filled)
+                from generate_series(1, {UPDATES}) as i
+            ));
+            get diagnostics affected = row_count;
+            delete from orders where order_id = any(array(
+                select order_of(deleted + i, filled) from generate_series(0, {DELETES} - 1) as i
+            ));
+            deleted := deleted + {DELETES};
+            changes := changes + affected + {INSERTS + DELETES};
+        end loop;
+        commit;
+    end loop;
+end $$
+"""
+
+PLAIN_COLUMNS = "order_id, user_id, product_id, quantity, unit_price, total_amount, status, city"
+"""The columns whose text is the same in every database."""
+
+
 class Connects(Protocol):
     """Something that can be connected to."""
 
@@ -86,6 +129,7 @@ def create(connection: psycopg.Connection[Any]) -> None:
     connection.execute("drop table if exists orders")
     connection.execute(CREATE)
     connection.execute(_ONE_BY_ONE)
+    connection.execute(_MIXED)
     connection.execute("drop publication if exists orders")
     connection.execute("create publication orders for table orders")
 
@@ -125,6 +169,47 @@ def one_transaction(connection: psycopg.Connection[Any], rows: int) -> Backlog:
     """All rows in one transaction."""
     _insert(connection, 1, rows)
     return _backlog(connection, rows)
+
+
+def fill(connection: psycopg.Connection[Any], rows: int) -> None:
+    """Rows that are there before anything else."""
+    _insert(connection, 1, rows)
+    # Hint bits are set by the first reader, and the planner must know that lookups go by the key.
+    connection.execute("vacuum analyze orders")
+
+
+def mixed_transactions(connection: psycopg.Connection[Any], filled: int, changes: int, per_transaction: int) -> Backlog:
+    """10 % inserts, 75 % updates, 15 % deletes, of keys that are all as likely, on a table of `filled` rows.
+
+    An update may meet a row twice, and then changes it once: the changes are a little fewer than asked for.
+    """
+    connection.execute("set synchronous_commit = off")
+    hundreds = per_transaction // 100
+    counted = connection.execute(
+        f"call mixed_transactions({filled}, {changes // per_transaction}, {hundreds}, 0)"
+    ).fetchone()
+    connection.execute("set synchronous_commit = on")
+    assert counted is not None
+    return _backlog(connection, int(counted[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """How many rows, and the sum of their hashes, whatever their order. Of equal tables it is equal."""
+
+    rows: int
+    sum: str
+
+
+def fingerprint(connection: psycopg.Connection[Any]) -> Fingerprint:
+    """Of the table as it is now."""
+    instants = ", ".join(f"(extract(epoch from {name}) * 1000000)::bigint" for name in ("created_at", "updated_at"))
+    row = f"concat_ws('|', {PLAIN_COLUMNS}, {instants})"
+    found = connection.execute(
+        f"select count(*), sum(('x' || left(md5({row}), 15))::bit(60)::bigint)::text from orders"
+    ).fetchone()
+    assert found is not None
+    return Fingerprint(int(found[0]), str(found[1]))
 
 
 def warm_up(connection: psycopg.Connection[Any]) -> None:

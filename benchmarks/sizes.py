@@ -19,6 +19,15 @@ class Sizes:
     idle_seconds: int = 30
     flushes: int = 2_000
     starts: int = 7
+    silver_rows: int = 5_000_000
+    silver_small: int = 1_000_000
+    silver_large: int = 20_000_000
+    silver_changes: int = 50_000
+    silver_merges: int = 9
+    read_merges: int = 500
+    mixed_rows: int = 1_000_000
+    mixed_changes: int = 1_500_000
+    mixed_transaction: int = 1_000
     repeat: int = 3
 
     def with_repeat(self, repeat: int | None) -> Sizes:
@@ -37,5 +46,12 @@ QUICK = Sizes(
     idle_seconds=5,
     flushes=200,
     starts=3,
+    silver_rows=500_000,
+    silver_small=100_000,
+    silver_large=2_000_000,
+    silver_merges=3,
+    read_merges=20,
+    mixed_rows=100_000,
+    mixed_changes=150_000,
     repeat=1,
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from benchmarks import orders
 from benchmarks.orders import Backlog
 from benchmarks.process import Cost
 from benchmarks.server import Database, database
@@ -15,11 +16,18 @@ from catchment.demo.postgres import EmbeddedPostgres
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Changes that wait for each of these pipelines."""
+    """Changes that wait for each of these pipelines. filled: rows that the table had before."""
 
     base: Database
     backlog: Backlog
     subjects: Sequence[Subject]
+    filled: int = 0
+
+    def check(self, one: Subject) -> None:
+        """What the pipeline holds is what it must be."""
+        one.must_hold(self.filled + self.backlog.changes + 1)
+        if one.silver:
+            one.must_equal(self.base)
 
 
 @contextmanager
@@ -28,13 +36,22 @@ def waiting(
     name: str,
     pipelines: Mapping[str, Mapping[str, object]],
     write: Callable[[Database], Backlog],
+    *,
+    filled: int = 0,
+    silver: bool = False,
 ) -> Iterator[Waiting]:
-    """Start each pipeline (name → source options) on the empty table, stop it, then write the backlog."""
+    """Start each pipeline (name → source options), stop it, then write the backlog.
+
+    filled: rows in the table before that. silver: do the pipelines keep current rows, too?
+    """
     with database(server, name) as base:
-        subjects = [subject(base, pipeline, options) for pipeline, options in pipelines.items()]
+        if filled:
+            with base.connect() as connection:
+                orders.fill(connection, filled)
+        subjects = [subject(base, pipeline, options, silver=silver) for pipeline, options in pipelines.items()]
         for one in subjects:
             one.run_until_caught_up()
-        yield Waiting(base, write(base), subjects)
+        yield Waiting(base, write(base), subjects, filled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +87,7 @@ def compare(work: Waiting, baseline: Callable[[Database, str, str], float]) -> C
     because after catching up a server reads old WAL again for a while, and that is not start-up.
     """
     backlog, base = work.backlog, work.base
-    empty = subject(base, f"{work.subjects[0].name}_empty", {"snapshot": "never"})
+    empty = subject(base, f"{work.subjects[0].name}_empty", {"snapshot": "never"}, silver=work.subjects[0].silver)
     empty.run_until_caught_up()
     # The first reading brings the WAL into the file cache; it does not count.
     baseline(base, work.subjects[-1].slot, backlog.end_lsn)
@@ -81,7 +98,7 @@ def compare(work: Waiting, baseline: Callable[[Database, str, str], float]) -> C
         theirs.append(baseline(base, one.slot, backlog.end_lsn))
         costs.append(one.run_until_caught_up())
         startups.append(empty.run_until_caught_up().seconds)
-        one.must_hold(backlog.changes + 1)
+        work.check(one)
     ours, startup, their = min(cost.seconds for cost in costs), min(startups), min(theirs)
     net = ours - startup
     assert net > 0, "the backlog is too small to be told from start-up"
