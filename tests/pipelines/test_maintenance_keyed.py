@@ -255,3 +255,13 @@ def test_merges_and_maintenance_in_any_order_leave_each_row_once(lake: KeyedLake
             lake.check()
     lake.maintain()
     lake.check()
+
+
+def test_what_is_due_comes_to_an_end(lake: KeyedLake) -> None:
+    """Large parts with many dead rows each: merging their delete files must leave fewer of them."""
+    for part in range(12):
+        lake.merge({one: f"{one} " + "x" * 60 for one in range(part * 1_500, part * 1_500 + 1_500)})
+    for n in range(10):
+        lake.merge({}, deleted=range(n, 18_000, 100))
+    assert len(lake.maintain()) < 30
+    lake.check()

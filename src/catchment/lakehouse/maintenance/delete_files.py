@@ -6,7 +6,7 @@ A row that a merge deletes meanwhile is named by a delete file of its own, which
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from catchment.lakehouse.position_delete import Positions, write_position_delete
 from catchment.lakehouse.table import LakeTable
 from catchment.lakehouse.writer import LakeWriter
 
-OWN_FILE_POSITIONS = 100_000
-"""A data file with so many dead rows has a delete file of its own: readers of other files need not open it."""
-
 
 def merge_delete_files(
     writer: LakeWriter,
@@ -29,7 +26,7 @@ def merge_delete_files(
     deletes: Sequence[DeleteFileState],
     check: Callable[[], None],
 ) -> Work | None:
-    """Make few delete files of these; what they say of data files that have left is left out.
+    """Make one delete file of these; what they say of data files that have left is left out.
 
     files: what the table had when the plan was made: a data file that came later is named by none of `deletes`.
     None if one of `deletes` had left meanwhile.
@@ -43,7 +40,7 @@ def merge_delete_files(
             if path in there:
                 parts.setdefault(path, []).append(positions)
     rows = {path: np.unique(np.concatenate(positions)) for path, positions in parts.items()}
-    new = [write_position_deletes(table.storage, table.new_data_location(), group) for group in _groups(rows)]
+    new = [write_position_deletes(table.storage, table.new_data_location(), rows)] if rows else []
     if not exchange(writer, table, [one.location for one in deletes], Kind.DELETE_FILES, deletes=new):
         return None
     return Work(
@@ -56,9 +53,3 @@ def merge_delete_files(
         dead_rows=sum(len(one) for one in rows.values()),
         seconds=time.monotonic() - started,
     )
-
-
-def _groups(rows: Mapping[str, Positions]) -> list[dict[str, Positions]]:
-    small = {path: positions for path, positions in rows.items() if len(positions) < OWN_FILE_POSITIONS}
-    large = [{path: positions} for path, positions in rows.items() if path not in small]
-    return [*large, *([small] if small else [])]
