@@ -408,3 +408,44 @@ def test_the_command_tells_by_its_exit_code_and_names_no_value(database_18: str,
     unknown = run("verify", str(pipeline), "account")
     assert unknown.returncode == 2
     assert "public.accounts" in unknown.stderr
+
+
+QUARANTINE = """
+tables:
+  accounts:
+    - {type: range, column: balance, min: 0, severity: quarantine}
+"""
+
+
+def test_rows_in_quarantine_count_as_the_lakes(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 20)
+    pipeline = write_pipeline(tmp_path, database_18)
+    pipeline.write_text(pipeline.read_text().replace("lakehouse:", "lakehouse:\n  quality: quality.yaml"))
+    (tmp_path / "quality.yaml").write_text(QUARANTINE)
+    run_sql(database_18, "UPDATE accounts SET balance = -1 WHERE id IN (3, 4)")
+    catch_up(pipeline)
+    found = only(verify(pipeline, "accounts"))
+    assert (found.outcome, found.lake_rows, found.quarantined_rows) == (Outcome.EQUAL, 20, 2)
+
+    run_sql(
+        database_18, "UPDATE accounts SET balance = 1 WHERE id = 3", "UPDATE accounts SET balance = -2 WHERE id = 5"
+    )
+    found = only(verify(pipeline, "accounts"))
+    assert (found.outcome, found.lake_rows) == (Outcome.EQUAL, 20)
+
+    rewrite(pipeline, "silver.accounts_quarantine", lambda rows: rows.filter(pc.not_equal(rows["id"], 4)))
+    found = only(verify(pipeline, "accounts"))
+    assert list(found.missing.named) == [{"id": "4"}]
+
+
+def test_a_table_that_is_pinned_is_left_out(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 20)
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    loaded = config.load(pipeline)
+    silver = load_catalog(loaded.lakehouse.catalog, loaded.directory).load_table("silver.accounts")
+    with silver.transaction() as change:
+        change.set_properties({"catchment.pinned": "1"})
+    found = only(verify(pipeline, "accounts"))
+    assert found.outcome is Outcome.SKIPPED
+    assert "catchment resume" in str(found.reason)

@@ -21,7 +21,7 @@ from catchment.lakehouse.bronze import Unreadable
 from catchment.lakehouse.lease import holder
 from catchment.pipeline_status import RECENT_SECONDS
 from catchment.sources.verification import SourcePoint, SourceVerification, Verifiable, VerifiableTable
-from catchment.verify.comparison import Comparison, Differences, named, open_comparisons
+from catchment.verify.comparison import MEMORY, Comparison, Differences, named, open_comparisons
 from catchment.verify.digest import RowDigest
 from catchment.verify.lake import Lake, LakeMoment
 from catchment.verify.point_rows import Passage, RowsAtPoint, rows_at
@@ -237,9 +237,14 @@ class _TableAtWork:
                 found = self._compared(comparison, rows)
         except Unreadable as reason:
             return TableResult(self._table.name, Outcome.SKIPPED, str(reason), self._point.label)
-        except duckdb.IOException as error:
+        except (duckdb.IOException, FileNotFoundError) as error:
             raise SinkUnavailable(
                 f"A file of {self._table.name} went away while it was read (compacted, expired). Run verify again."
+            ) from error
+        except duckdb.OutOfMemoryException as error:
+            raise SinkUnavailable(
+                f"Comparing {self._table.name} needs more than {MEMORY} and the space in the temporary directory. "
+                "Give TMPDIR a larger disk, and run verify again."
             ) from error
         finally:
             connection.close()
