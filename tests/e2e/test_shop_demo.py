@@ -178,7 +178,7 @@ def test_the_server_command_runs_it_at_the_same_address_detached_and_stops_it(op
 def lake() -> Iterator[duckdb.DuckDBPyConnection]:
     """A lake of plain DuckDB tables, in the place of the views."""
     with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'; CREATE SCHEMA bronze; CREATE SCHEMA current")
+        connection.execute("SET TimeZone = 'UTC'; CREATE SCHEMA bronze; CREATE SCHEMA silver")
         yield connection
 
 
@@ -186,27 +186,27 @@ def copy_into(lake: duckdb.DuckDBPyConnection, dsn: str, table: str) -> None:
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(f"SELECT * FROM {table}".encode()).fetchall()
     lake.execute(
-        "CREATE TABLE current.dim_products (product_id BIGINT, name VARCHAR, category VARCHAR, price DECIMAL(12,2),"
+        "CREATE TABLE silver.dim_products (product_id BIGINT, name VARCHAR, category VARCHAR, price DECIMAL(12,2),"
         " created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ, _unrepresentable MAP(VARCHAR, VARCHAR))"
     )
-    lake.executemany("INSERT INTO current.dim_products VALUES (?, ?, ?, ?, ?, ?, NULL)", rows)
-    lake.execute("CREATE TABLE bronze.dim_products AS SELECT * FROM current.dim_products")
+    lake.executemany("INSERT INTO silver.dim_products VALUES (?, ?, ?, ?, ?, ?, NULL)", rows)
+    lake.execute("CREATE TABLE bronze.dim_products AS SELECT * FROM silver.dim_products")
 
 
 @pytest.mark.parametrize(
     ("change", "equal"),
     [
         ("SELECT 1", True),
-        ("UPDATE current.dim_products SET price = price + 0.01 WHERE product_id = 3", False),
+        ("UPDATE silver.dim_products SET price = price + 0.01 WHERE product_id = 3", False),
         (
-            "UPDATE current.dim_products SET updated_at = updated_at + INTERVAL 1 MICROSECOND WHERE product_id = 3",
+            "UPDATE silver.dim_products SET updated_at = updated_at + INTERVAL 1 MICROSECOND WHERE product_id = 3",
             False,
         ),
-        ("UPDATE current.dim_products SET category = NULL WHERE product_id = 3", False),
-        ("DELETE FROM current.dim_products WHERE product_id = 3", False),
-        ("INSERT INTO current.dim_products SELECT * FROM current.dim_products WHERE product_id = 3", False),
+        ("UPDATE silver.dim_products SET category = NULL WHERE product_id = 3", False),
+        ("DELETE FROM silver.dim_products WHERE product_id = 3", False),
+        ("INSERT INTO silver.dim_products SELECT * FROM silver.dim_products WHERE product_id = 3", False),
         (
-            "UPDATE current.dim_products SET product_id = 4, name = (SELECT name FROM current.dim_products p"
+            "UPDATE silver.dim_products SET product_id = 4, name = (SELECT name FROM silver.dim_products p"
             " WHERE p.product_id = 4) WHERE product_id = 3",
             False,
         ),
@@ -221,6 +221,16 @@ def test_comparing_sees_any_difference_of_a_value_or_a_row(
     outcome = compare(lake, database_18, "dim_products")
     assert outcome.equal is equal
     assert outcome.source_rows == outcome.bronze_rows == 20
+
+
+def test_quarantined_rows_count_as_kept_and_are_told_apart(database_18: str, lake: duckdb.DuckDBPyConnection) -> None:
+    open_shop(database_18, size=ShopSize(users=1, products=20, orders=0))
+    copy_into(lake, database_18, "dim_products")
+    lake.execute("CREATE TABLE silver.dim_products_quarantine AS FROM silver.dim_products WHERE product_id > 17")
+    assert not compare(lake, database_18, "dim_products").equal, "some rows are in both"
+    lake.execute("DELETE FROM silver.dim_products WHERE product_id > 17")
+    outcome = compare(lake, database_18, "dim_products")
+    assert (outcome.equal, outcome.silver_rows, outcome.quarantined_rows) == (True, 17, 3)
 
 
 def test_freshness_is_from_each_commit_to_the_first_query_that_shows_it(lake: duckdb.DuckDBPyConnection) -> None:

@@ -19,11 +19,15 @@ PLAIN_TYPES = frozenset({"boolean", "smallint", "integer", "bigint", "text", "ti
 
 @dataclass(frozen=True, slots=True)
 class TableOutcome:
-    """One table: rows in PostgreSQL, changes in bronze, rows in `current`, and are those rows the same?"""
+    """One table: rows in PostgreSQL, changes in bronze, rows in silver and in its quarantine.
+
+    equal: are silver and quarantine together the rows of PostgreSQL?
+    """
 
     source_rows: int
     bronze_rows: int
-    current_rows: int
+    silver_rows: int
+    quarantined_rows: int
     equal: bool
 
 
@@ -48,29 +52,39 @@ class Outcome:
 
 
 def compare(lake: DuckDBPyConnection, dsn: str, name: str) -> TableOutcome:
-    """Compare a table of schema `public` with `current.<name>`, row for row, all columns' values.
+    """Compare a table of schema `public` with `silver.<name>` and its quarantine, row for row, all columns' values.
 
     Rows that both have are taken away in pairs, from both sides; equal means that none is left.
     """
     source = read_source(dsn, name)
-    (bronze_rows,) = _numbers(lake, f"SELECT count(*) FROM bronze.{_quoted(name)}")
-    types = dict(lake.execute(f"SELECT column_name, column_type FROM (DESCRIBE current.{_quoted(name)})").fetchall())
+    types = dict(lake.execute(f"SELECT column_name, column_type FROM (DESCRIBE silver.{_quoted(name)})").fetchall())
     missing = [column for column in source.column_names if column not in types]
     if missing:
-        raise Fatal(f"current.{name} lacks the column {missing[0]} of the source's table.")
+        raise Fatal(f"silver.{name} lacks the column {missing[0]} of the source's table.")
+    plain = ", ".join(_quoted(column) for column in source.column_names)
+    typed = ", ".join(f"CAST({_quoted(column)} AS {types[column]})" for column in source.column_names)
+    quarantine = f"SELECT {plain} FROM silver.{_quoted(f'{name}_quarantine')}" if _has_quarantine(lake, name) else None
+    ours = f"SELECT {plain} FROM silver.{_quoted(name)}" + (f" UNION ALL {quarantine}" if quarantine else "")
     lake.register("source_rows", source)
     try:
-        typed = ", ".join(f"CAST({_quoted(column)} AS {types[column]})" for column in source.column_names)
-        plain = ", ".join(_quoted(column) for column in source.column_names)
-        theirs, ours = f"SELECT {typed} FROM source_rows", f"SELECT {plain} FROM current.{_quoted(name)}"
-        current_rows, only_source = _numbers(
-            lake, f"SELECT (SELECT count(*) FROM ({ours})), (SELECT count(*) FROM ({theirs} EXCEPT ALL {ours}))"
+        bronze_rows, silver_rows, kept_rows, only_source = _numbers(
+            lake,
+            f"""SELECT (SELECT count(*) FROM bronze.{_quoted(name)}),
+            (SELECT count(*) FROM silver.{_quoted(name)}),
+            (SELECT count(*) FROM ({ours})),
+            (SELECT count(*) FROM (SELECT {typed} FROM source_rows EXCEPT ALL ({ours})))""",
         )
     finally:
         lake.unregister("source_rows")
     # With as many rows on both sides, nothing left on one side means nothing left on the other.
-    equal = current_rows == source.num_rows and only_source == 0
-    return TableOutcome(source.num_rows, bronze_rows, current_rows, equal)
+    equal = kept_rows == source.num_rows and only_source == 0
+    return TableOutcome(source.num_rows, bronze_rows, silver_rows, kept_rows - silver_rows, equal)
+
+
+def _has_quarantine(lake: DuckDBPyConnection, name: str) -> bool:
+    query = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'silver' AND table_name = ?"
+    (found,) = _numbers(lake, query, f"{name}_quarantine")
+    return found > 0
 
 
 def freshness(
@@ -127,8 +141,8 @@ def read_source(dsn: str, name: str) -> pa.Table:
         return cursor.fetch_arrow_table()
 
 
-def _numbers(lake: DuckDBPyConnection, query: str) -> list[int]:
-    row = lake.execute(query).fetchone()
+def _numbers(lake: DuckDBPyConnection, query: str, *parameters: str) -> list[int]:
+    row = lake.execute(query, parameters).fetchone()
     return [int(number) for number in row or ()]
 
 

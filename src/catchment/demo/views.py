@@ -105,8 +105,9 @@ def summary_text(outcome: Outcome) -> str:
     lines = [f"{outcome.operations:,} operations in {outcome.seconds:.0f} s, captured into {outcome.directory}:"]
     for name, table in outcome.tables.items():
         verdict = "equal, row for row" if table.equal else "NOT EQUAL: please report this"
+        apart = f", {table.quarantined_rows:,} in quarantine" if table.quarantined_rows else ""
         lines.append(
-            f"  {name:<14} {table.source_rows:>9,} rows in PostgreSQL, {table.current_rows:>9,} in the lake"
+            f"  {name:<14} {table.source_rows:>9,} rows in PostgreSQL, {table.silver_rows:>9,} in silver{apart}"
             f" ({table.bronze_rows:,} changes): {verdict}"
         )
     fresh = outcome.freshness_ms
