@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from catchment.config import PipelineConfig
-from catchment.errors import CatchmentError
+from catchment.errors import CatchmentError, ConfigError
 from catchment.lakehouse.catalog import catalog_errors, load_catalog
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsStore
@@ -53,9 +53,18 @@ def _gold_stopped(config: PipelineConfig, store: OpsStore | None) -> dict[str, s
     """The quality rules that keep gold from being refreshed, and what was found of each."""
     if store is None or config.lakehouse.quality is None:
         return {}
+    from catchment.quality.config import Severity
     from catchment.quality.results import last_gate
+    from catchment.quality.rules import load_rules
 
-    return {f"{table}.{rule}": said for (table, rule), said in last_gate(store, config.name).items()}
+    try:
+        rules = load_rules(config.directory / config.lakehouse.quality)
+    except ConfigError:
+        return {}  # told by `validate`, and when the pipeline starts
+    # What was said last may be about a rule that is no more, or no longer stops gold.
+    stopping = {(rule.table, rule.name) for rule in rules if rule.severity is Severity.FAIL}
+    told = last_gate(store, config.name)
+    return {f"{table}.{rule}": said for (table, rule), said in told.items() if (table, rule) in stopping}
 
 
 def _recent(report: Report | None) -> bool:

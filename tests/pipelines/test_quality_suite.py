@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from duckdb import DuckDBPyConnection
 
+from catchment.lakehouse.connection import open_duckdb
 from catchment.lakehouse.gold import load_models
 from catchment.lakehouse.landing import GoldLayer
 from catchment.lakehouse.ops import OpsStore
@@ -309,3 +310,22 @@ def test_gold_keeps_its_rows_while_the_gate_is_closed(lake: BronzeLake, read: Re
 def gold(lake: BronzeLake) -> list[dict[str, Any]]:
     with lake.connect() as connection:
         return rows(connection, "FROM gold.cities")
+
+
+def test_the_gate_reads_a_table_again_only_when_it_has_changed(lake: BronzeLake, read: Read) -> None:
+    rules = read(
+        users=["type: row_count, min: 1, severity: fail"],
+        orders=["type: relationship, column: user, to: users.id, severity: fail"],
+    )
+    gate = QualityGate(rules, "shop")
+    first = {("bronze", "users"): "1", ("bronze", "orders"): "1"}
+    with lake.connect() as connection:
+        assert gate.judge(connection, first) is None
+    # A connection that shows nothing: whoever reads a table finds none, and says so.
+    assert gate.judge(open_duckdb(), first) is None
+    assert {one.said for _, table in gate._judged.values() for one in table.rules} == {
+        "It has 2 rows.",
+        "Every user is found in users.id.",
+    }
+    gate.judge(open_duckdb(), {**first, ("bronze", "users"): "2"})
+    assert all("Not judged" in one.said for _, table in gate._judged.values() for one in table.rules)

@@ -127,7 +127,8 @@ class GoldLayer:
         try:
             self._connection.execute("SET enable_external_file_cache = false")
             show(self._connection, [table for at, table in tables.items() if at in self._wanted])
-            closed = self._gate.judge(self._connection) if self._gate is not None else None
+            versions = {at: table.version for at, table in tables.items()}
+            closed = self._gate.judge(self._connection, versions) if self._gate is not None else None
             for model in self._models:
                 if closed is not None:
                     self._hold(model, closed.message)
