@@ -102,27 +102,27 @@ def test_a_new_partition_reads_nothing_again(database_18: str, tmp_path: Path) -
     assert outcome(pipeline, "days") is Outcome.EQUAL
 
 
-def test_ddl_that_changes_no_rows_reads_nothing_again(database: str, tmp_path: Path) -> None:
-    workload.set_up(database, 50)
-    pipeline = write_pipeline(tmp_path, database)
+def test_ddl_that_changes_no_rows_reads_nothing_again(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 50)
+    pipeline = write_pipeline(tmp_path, database_18)
     catch_up(pipeline)
     for statement in HARMLESS:
-        run_sql(database, statement, "UPDATE accounts SET balance = balance + 1 WHERE id < 10")
+        run_sql(database_18, statement, "UPDATE accounts SET balance = balance + 1 WHERE id < 10")
         catch_up(pipeline)
         assert read_again(pipeline) == 0, statement
         assert outcome(pipeline) is Outcome.EQUAL, statement
 
 
-def test_ddl_beside_a_running_pipeline_and_changes_ends_in_equal_rows(database: str, tmp_path: Path) -> None:
+def test_ddl_beside_a_running_pipeline_and_changes_ends_in_equal_rows(database_18: str, tmp_path: Path) -> None:
     seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
     print(f"CATCHMENT_SEED={seed}")
-    workload.set_up(database)
-    pipeline = write_pipeline(tmp_path, database)
+    workload.set_up(database_18)
+    pipeline = write_pipeline(tmp_path, database_18)
     pipeline.write_text(pipeline.read_text().replace("tables:", "new_tables_interval_seconds: 0.5\n  tables:"))
     catch_up(pipeline)
     process = start(pipeline)
     try:
-        with Workload(database, seed) as writing:
+        with Workload(database_18, seed) as writing:
             for number, statement in enumerate(
                 (
                     "ALTER TABLE accounts ADD level int DEFAULT 7",
@@ -131,7 +131,7 @@ def test_ddl_beside_a_running_pipeline_and_changes_ends_in_equal_rows(database: 
                 1,
             ):
                 wait_for(lambda: writing.transactions > 50, what="the workload")
-                run_sql(database, statement)
+                run_sql(database_18, statement)
                 wait_for(lambda: read_again(pipeline) == number, what="reading again")  # noqa: B023
         wait_for(lambda: outcome(pipeline) is Outcome.EQUAL, what="equal rows")
     finally:

@@ -18,7 +18,7 @@ _SHOWN = 10
 def verify(
     pipeline: PipelinePath,
     table: Annotated[
-        str | None, typer.Argument(metavar="[TABLE]", help="Only this table; all of them when not given.")
+        str | None, typer.Argument(metavar="TABLE", help="Only this table; all of them when not given.")
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Compare every value of every row.")] = False,
     timeout: Annotated[
@@ -93,8 +93,10 @@ def _show(verdict: Verdict) -> None:
         # Into a file or a pipe nothing is cut off.
         console = Console(width=200)
     screen = Table(title=f"{verdict.pipeline}: {verdict.outcome}", title_justify="left", box=None, pad_edge=False)
-    for name in ("table", "outcome", "at", "source", "lake", "chunks", "differences"):
-        screen.add_column(name, justify="right" if name in ("source", "lake", "chunks") else "left", overflow="fold")
+    for name in ("table", "outcome", "at", "source", "lake", "values compared", "differences"):
+        screen.add_column(
+            name, justify="right" if name in ("source", "lake", "values compared") else "left", overflow="fold"
+        )
     for one in verdict.tables:
         screen.add_row(*_row(one))
     console.print(screen)
@@ -112,7 +114,7 @@ def _row(one: TableResult) -> list[str]:
         one.position or "",
         f"{one.source_rows:,}",
         f"{one.lake_rows:,}",
-        f"{one.compared} of {one.chunks}",
+        f"{one.compared} of {one.chunks} chunks",
         ", ".join(f"{keys.count:,} {what}" for what, keys in counts if keys.count),
     ]
 

@@ -1,0 +1,46 @@
+"""What a table's form tells of DDL that changed rows."""
+
+from __future__ import annotations
+
+import pytest
+
+from catchment.sources.postgres.table_form import TableForm, _digest
+
+
+def form(*names: str | None, files: str = "f", ddl: str = "d", late: str | None = None) -> TableForm:
+    columns = tuple("0000" if name is None else _digest(name) for name in names)
+    return TableForm(files, ddl, columns, frozenset({late} if late else ()))
+
+
+def test_a_form_reads_back() -> None:
+    one = form("a", None, "b", late="b")
+    assert TableForm.parse(str(one)) == form("a", None, "b")
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        (form("a", "b", ddl="other", files="other"), "rewritten"),
+        (form("a", "c", ddl="other"), "renamed"),
+        (form("a", None, "b", ddl="other"), "dropped and added"),
+        (form("a", "b", "c", ddl="other", late="c"), "default"),
+    ],
+)
+def test_ddl_that_changes_rows_is_told(now: TableForm, why: str) -> None:
+    assert why in (now.changed_rows_since(form("a", "b")) or "")
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        form("a", "b"),
+        form("a", "b", files="other"),
+        form("a", "b", ddl="other"),
+        form("a", None, ddl="other"),
+        form("a", "b", "c", ddl="other"),
+        form("a", "b", ddl="other", late="b"),
+    ],
+    ids=["nothing", "vacuum full", "statistics", "drop", "add", "an old default"],
+)
+def test_ddl_that_changes_no_rows_is_not(now: TableForm) -> None:
+    assert now.changed_rows_since(form("a", "b")) is None
