@@ -15,13 +15,21 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+import catchment
 import catchment.demo
+from catchment.config import load
 from catchment.demo.outcome import read_source
 from catchment.demo.shop import TABLES, ShopSize, open_shop
+from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.connection import open_duckdb
 from catchment.lakehouse.dialect import Dialect, transpile
 from catchment.lakehouse.gold import Model, load_models, read_model
+from catchment.lakehouse.landing import GoldLayer
 from catchment.lakehouse.portable import FUNCTIONS
+from catchment.lakehouse.rest.endpoint import RestEndpoint
+from catchment.lakehouse.rest.published import PublishedLake
+from catchment.lakehouse.rest.server import RestServer
+from pipelines.lake import catch_up, write_pipeline
 from readers.spark import Spark
 
 SHOP_MODELS = Path(catchment.demo.__file__).parent / "gold"
@@ -185,14 +193,18 @@ class Engines:
 
     def compare(self, model: Model) -> int:
         """Fails when the rows differ; else how many there are."""
-        ours, theirs = self.duckdb(model), self.spark(model)
-        assert theirs.column_names == ours.column_names
-        expected, found = (sorted(map(_row, table.to_pylist()), key=repr_key) for table in (ours, theirs))
-        assert len(found) == len(expected)
-        for left, right in zip(expected, found, strict=True):
-            different = {name: (left[name], right[name]) for name in left if not _same(left[name], right[name])}
-            assert different == {}, f"DuckDB and Spark differ, first in this row: {left}"
-        return len(expected)
+        return expect_equal(self.duckdb(model), self.spark(model))
+
+
+def expect_equal(ours: pa.Table, theirs: pa.Table) -> int:
+    """DuckDB's rows and Spark's are equal, whatever their order; how many there are."""
+    assert theirs.column_names == ours.column_names
+    expected, found = (sorted(map(_row, table.to_pylist()), key=repr_key) for table in (ours, theirs))
+    assert len(found) == len(expected)
+    for left, right in zip(expected, found, strict=True):
+        different = {name: (left[name], right[name]) for name in left if not _same(left[name], right[name])}
+        assert different == {}, f"DuckDB and Spark differ, first in this row: {left}"
+    return len(expected)
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
@@ -277,6 +289,34 @@ def test_the_shops_models_are_equal(
     for one in load_models(SHOP_MODELS):
         assert engines.compare(one) > 0, one.name
         engines.show("gold", one.name, engines.duckdb(one))
+
+
+@pytest.mark.slow
+def test_spark_runs_the_printed_models_over_the_lake_by_name(database_18: str, spark: Spark, tmp_path: Path) -> None:
+    """As printed, on silver as it was merged, served by `catchment serve`: the rows that landed in gold."""
+    open_shop(database_18, seed=3, size=ShopSize(users=60, products=12, orders=800))
+    path = write_pipeline(tmp_path, database_18)
+    path.write_text(path.read_text().replace("lakehouse:\n", f"lakehouse:\n  gold: {SHOP_MODELS}\n"))
+    catch_up(path)
+    with psycopg.connect(database_18) as shop:
+        shop.execute("UPDATE fact_sales SET status = 'CANCELLED', updated_at = now() WHERE order_id % 9 = 0")
+        shop.execute("UPDATE dim_users SET city = 'Elsewhere' WHERE user_id % 5 = 0")
+        shop.execute("DELETE FROM fact_sales WHERE order_id % 11 = 0")
+    catch_up(path)
+    config = load(path)
+    models = load_models(SHOP_MODELS)
+    status = GoldLayer(models, load_catalog(config.lakehouse.catalog, config.directory)).refresh()
+    assert {name: one.error for name, one in status.items() if one.error} == {}
+    with RestServer(RestEndpoint(PublishedLake.open(config.lakehouse, config.directory))) as server:
+        spark.attach("shop_lake", server.uri)
+        spark.sql("USE shop_lake")
+        try:
+            with catchment.connect(path) as lake:
+                for one in models:
+                    landed = lake.execute(f"FROM gold.{one.name}").to_arrow_table()
+                    expect_equal(landed, spark.sql(transpile(one, Dialect.SPARK)))
+        finally:
+            spark.sql("USE spark_catalog.default")
 
 
 def _typed(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> pa.Table:

@@ -48,7 +48,7 @@ class ModelStatus:
 
     @property
     def changed(self) -> bool:
-        """Did the last refresh give other rows than there were?"""
+        """Did its last run give other rows than there were?"""
         return self.error is None and self.changed_at is not None and self.changed_at == self.refreshed_at
 
 
@@ -230,15 +230,6 @@ class GoldLayer:
 
     def _is_read(self, model: Model) -> bool:
         return any(("gold", model.name) in reference.stored for one in self._models for reference in one.references)
-
-
-def refresh(models: Sequence[Model], catalog: Catalog) -> dict[str, int]:
-    """Bring these models up to date once; model → rows. Raises ConfigError naming each model that failed."""
-    status = GoldLayer(models, catalog).refresh()
-    failed = [f"{name}: {one.error}" for name, one in status.items() if one.error is not None]
-    if failed:
-        raise ConfigError("Gold models failed. " + " ".join(failed))
-    return {name: one.rows or 0 for name, one in status.items()}
 
 
 @contextmanager
