@@ -14,7 +14,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import catch_up, commits, freshness, idle, live, quality, silver_pipeline, snapshot, startup
+from benchmarks import (
+    catch_up,
+    commits,
+    freshness,
+    idle,
+    live,
+    quality,
+    silver_growth,
+    silver_merge,
+    silver_pipeline,
+    silver_read,
+    snapshot,
+    startup,
+)
 from benchmarks.figure import Figure, table
 from benchmarks.server import embedded_server
 from benchmarks.sizes import FULL, QUICK, Sizes
@@ -32,7 +45,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "freshness": freshness.freshness,
     "idle": idle.idle,
     "commits": commits.commits,
+    "silver-merge": silver_merge.silver_merge,
+    "silver-growth": silver_growth.silver_growth,
     "silver-pipeline": silver_pipeline.silver_pipeline,
+    "silver-freshness": freshness.silver_freshness,
+    "silver-read": silver_read.silver_read,
     "quality": quality.quality,
 }
 

@@ -226,6 +226,27 @@ def small_transaction(connection: psycopg.Connection[Any], number: int, changes:
         connection.execute(f"{_UPDATE} order_id >= {first} and order_id < {first + updates}")
 
 
+def small_mixed_transaction(connection: psycopg.Connection[Any], number: int, filled: int, changes: int) -> None:
+    """The `number`th small transaction of a tenth inserts, 75 % updates and 15 % deletes; each of another row."""
+    inserts, deletes = changes // 10, deletes_of(number, changes)
+    first = number * (changes - inserts)
+    last = first + changes - inserts
+    assert last <= filled, "the table has fewer rows than there are changes"
+    with connection.transaction():
+        _insert(connection, filled + 1 + number * inserts, inserts)
+        connection.execute(f"{_UPDATE} {_numbered(first, last - deletes, filled)}")
+        connection.execute(f"delete from orders where {_numbered(last - deletes, last, filled)}")
+
+
+def deletes_of(number: int, changes: int) -> int:
+    """How many rows the `number`th small mixed transaction deletes: 15 % of its changes, over two of them."""
+    return changes * DELETES // 100 + (number % 2) * (changes * DELETES % 100 > 0)
+
+
+def _numbered(first: int, end: int, filled: int) -> str:
+    return f"order_id = any(array(select order_of(n, {filled}) from generate_series({first}, {end - 1}) as n))"
+
+
 def _insert(connection: psycopg.Connection[Any], first: int, rows: int) -> None:
     connection.execute(
         f"insert into orders select {_ROW} from generate_series({first}::bigint, {first + rows - 1}) as g"
