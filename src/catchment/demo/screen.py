@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +21,13 @@ from catchment.demo.views import Moment, late_ms, size
 from catchment.telemetry import Report, SnapshotReport, TableReport
 
 GOLD_ROWS = 5
-SHOWN = ("city_performance", "sales_kpis")
-"""Gold tables on the screen: what moves most."""
+SHOWN = {
+    "city_performance": ("city", "orders", "revenue", "premium_revenue", "standard_revenue", "premium_share_percent"),
+    "sales_kpis": ("period", "orders", "cancelled_orders", "revenue", "average_order_value", "newest_order_at"),
+}
+"""Gold tables on the screen, and of their columns those that move most."""
+HIGH = 36
+"""Lines of a terminal that has room for all of them; a lower one gets the first."""
 CHANGED_SECONDS = 1.5
 LATE_MS = 2_000
 
@@ -60,9 +66,14 @@ class Screen:
             }
             if unfinished:
                 parts.append(_snapshots(unfinished))
-        parts.extend(self._gold.table(name, moment.gold[name]) for name in SHOWN if name in moment.gold)
+        parts.extend(self._gold.table(name, moment.gold[name]) for name in self._shown(moment))
         parts.append(_foot(moment, self._directory))
         return Panel(Group(*parts), title="[bold]Catchment[/] · the shop", border_style="cyan", padding=(0, 1))
+
+    def _shown(self, moment: Moment) -> list[str]:
+        """Models may have been changed: without ours the first there is."""
+        names = [name for name in SHOWN if name in moment.gold] or list(moment.gold)
+        return names if self._console.height >= HIGH else names[:1]
 
 
 class Highlight:
@@ -76,22 +87,36 @@ class Highlight:
         """The table with its first rows; the first column says which row is which."""
         now = datetime.now(UTC)
         result = Table(box=SIMPLE, title=f"gold.{name}", title_justify="left", title_style="bold", pad_edge=False)
-        for column in rows[0] if rows else {}:
+        columns = [column for column in (rows[0] if rows else ()) if column in SHOWN.get(name, (column,))]
+        for column in columns:
             numeric = any(isinstance(row[column], (int, float)) for row in rows)
-            result.add_column(column, justify="right" if numeric else "left")
+            result.add_column(column.replace("_", " "), justify="right" if numeric else "left")
         for row in rows[:GOLD_ROWS]:
             key = str(next(iter(row.values())))
-            result.add_row(*(self._cell((name, key, column), value, now) for column, value in row.items()))
+            result.add_row(*(self._cell((name, key, column), row[column], now) for column in columns))
         return result
 
     def _cell(self, place: tuple[str, str, str], value: Any, now: datetime) -> Text:
         if place in self._values and self._values[place] != value:
             self._changed[place] = now
         self._values[place] = value
-        text = f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+        text = _text(value)
         changed = self._changed.get(place)
         fresh = changed is not None and (now - changed).total_seconds() < CHANGED_SECONDS
         return Text(text, style="bold green" if fresh else "")
+
+
+def _text(value: Any) -> str:
+    """A value for people: moments to the second."""
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    moment = _MOMENT.match(str(value))
+    return moment[0] if moment is not None else str(value)
+
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 def _headline(moment: Moment) -> RenderableType:
