@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.manifest import ManifestContent
 
+from catchment.lakehouse.commit import open_or_create, replace
 from catchment.lakehouse.config import MaintenanceConfig
 from catchment.lakehouse.maintenance import plan
 from catchment.lakehouse.maintenance.maintainer import Maintainer
@@ -184,6 +185,20 @@ def test_a_file_that_is_not_committed_yet_is_no_orphan_however_old_it_is(tmp_pat
     sink.flush()
     sink.close()
     assert writer.rows(tmp_path, "both") == writer.expected("both", 20)
+
+
+def test_an_orphan_of_a_gold_table_goes_too(tmp_path: Path) -> None:
+    with lake(tmp_path) as opened:
+        rows = pa.table({"city": ["a", "b"]})
+        table = open_or_create(opened.catalog, ("gold", "cities"), rows.schema, {}, owns_data=True)
+        replace(opened.catalog, table, rows)
+        folder = tmp_path / "lake/warehouse/gold/cities"
+        (folder / "data/lost.parquet").write_bytes(b"lost")
+        make_old(folder)
+        assert [(one.kind, one.table, one.files_before) for one in maintain(opened)] == [
+            (Kind.ORPHANS, "gold.cities", 1)
+        ]
+        assert opened.catalog.load_table(("gold", "cities")).scan().to_arrow().num_rows == 2
 
 
 def make_old(folder: Path) -> None:

@@ -41,10 +41,14 @@ Put = Callable[[str, bytes], None]
 class Manifests:
     """The manifests of a table's current snapshot."""
 
-    def __init__(self, io: FileIO, files: Iterable[ManifestFile] = ()) -> None:
+    def __init__(
+        self, io: FileIO, files: Iterable[ManifestFile] = (), named: dict[str, frozenset[str]] | None = None
+    ) -> None:
         self._io = io
         self.files = tuple(files)
         self._entries: dict[str, tuple[ManifestEntry, ...]] = {}
+        # Shared by all states of a table: what one thread has read while it planned, a commit need not read.
+        self._named: dict[str, frozenset[str]] = named if named is not None else {}
 
     @property
     def paths(self) -> frozenset[str]:
@@ -67,9 +71,32 @@ class Manifests:
         known = self._entries.get(manifest.manifest_path)
         return known if known is not None else tuple(manifest.fetch_manifest_entry(self._io))
 
+    def named(self, manifest: ManifestFile) -> frozenset[str]:
+        """The locations of a manifest's live files; read once, a manifest never changes."""
+        path = manifest.manifest_path
+        known = self._named.get(path)
+        if known is None:
+            known = self._named[path] = frozenset(entry.data_file.file_path for entry in self.entries(manifest))
+        return known
+
+    def has_all(self, locations: Collection[str]) -> bool:
+        """Are all of these among the live files?"""
+        left = set(locations)
+        for one in self.files:
+            left -= self.named(one)
+        return not left
+
+    def only(self, locations: Collection[str]) -> list[ManifestEntry]:
+        """The entries of these files. Reads only manifests that have one."""
+        wanted = frozenset(locations)
+        holding = [one for one in self.files if not wanted.isdisjoint(self.named(one))]
+        return [entry for one in holding for entry in self.entries(one) if entry.data_file.file_path in wanted]
+
     def replaced_by(self, files: Sequence[ManifestFile], entries: dict[str, tuple[ManifestEntry, ...]]) -> Manifests:
         """What follows when a commit succeeded."""
-        after = Manifests(self._io, files)
+        after = Manifests(self._io, files, self._named)
+        if len(self._named) > 4 * len(files) + FAN_OUT:
+            after._named = {path: names for path, names in list(self._named.items()) if path in after.paths}
         kept = {**self._entries, **entries}
         after._entries = {
             path: known for path in after.paths if (known := kept.get(path)) is not None and len(known) < FAN_OUT**2
@@ -163,6 +190,8 @@ class ManifestDraft:
 
     def _without(self, group: _Group, removed: frozenset[str]) -> _Group:
         """The group less these files: a manifest that has one of them is written anew."""
+        if isinstance(group.content, ManifestFile) and removed.isdisjoint(self._base.named(group.content)):
+            return group
         entries = self._entries_of(group)
         gone = [entry for entry in entries if entry.data_file.file_path in removed]
         if not gone:

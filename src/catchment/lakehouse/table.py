@@ -272,9 +272,8 @@ class LakeTable:
         for file in (*change.files, *change.deletes):
             collector.add_file(file, self.metadata.schema())
         if change.replace or change.removed:
-            for entry in self.manifests.live():
-                if change.replace or entry.data_file.file_path in change.removed:
-                    collector.remove_file(entry.data_file, self.metadata.schema())
+            for entry in self.manifests.live() if change.replace else self.manifests.only(change.removed):
+                collector.remove_file(entry.data_file, self.metadata.schema())
         current = self.metadata.current_snapshot()
         before = current.summary.additional_properties if current is not None and current.summary is not None else None
         operation = Operation.OVERWRITE if change.replace or change.deletes else Operation.APPEND

@@ -39,8 +39,7 @@ def exchange(
     failpoint.reach("before_exchange")
     new = [one.file_path for one in (*files, *deletes)]
     with writer.lock:
-        there = {entry.data_file.file_path for entry in table.manifests.live()}
-        if not there.issuperset(removed):
+        if not table.manifests.has_all(removed):
             table.storage.delete(new)
             return False
         try:

@@ -128,10 +128,10 @@ def part_bytes(files: Iterable[FileState], target_bytes: int) -> int:
 def delete_files(files: Iterable[DeleteFileState], dead: int) -> list[DeleteFileState]:
     """Delete files to be made into one. dead: rows that they name in files that are still there.
 
-    By size class, as data files; and all of them once most of what they name is gone.
+    By size class, as data files; and all of them once much of what they name is gone.
     """
     all_files = list(files)
-    if sum(one.positions for one in all_files) > 2 * dead + NOTICED_DEAD_ROWS:
+    if 2 * sum(one.positions for one in all_files) > 3 * dead + 2 * NOTICED_DEAD_ROWS:
         return all_files
     classes: dict[int, list[DeleteFileState]] = {}
     for one in all_files:

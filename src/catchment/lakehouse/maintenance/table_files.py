@@ -73,6 +73,8 @@ class FileLister:
         deletes: dict[str, tuple[DeleteFileState, ...]] = {}
         for one in manifests.files:
             path = one.manifest_path
+            # Now, so that the commit need not read it while it holds the lock.
+            manifests.named(one)
             if one.content == ManifestContent.DATA:
                 data[path] = self._data.get(path) or _data(one, manifests.entries(one), ids)
             else:
