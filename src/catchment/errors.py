@@ -12,7 +12,8 @@
     │   └── SinkRefused     the target cannot take what it must take
     ├── Retriable           close everything, wait, open again at what is durable
     │   ├── SourceUnavailable
-    │   └── SinkUnavailable
+    │   ├── SinkUnavailable
+    │   └── Reopen          nothing failed: what was opened has changed underneath, open it again at once
     └── Poison              one record cannot be handled; it goes to dead letters, the rest goes on
 
 A message says what happened, where (table, column, position) and what to do next. It never holds a
@@ -64,6 +65,10 @@ class SourceUnavailable(Retriable):
 
 class SinkUnavailable(Retriable):
     """The target cannot be reached, is full, or lost a race that may be run again."""
+
+
+class Reopen(Retriable):
+    """Nothing failed: a command changed what is open. Everything is opened again, without a pause."""
 
 
 class Poison(CatchmentError):

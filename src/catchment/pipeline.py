@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from catchment import failpoint
 from catchment.change import ChangeBatch
 from catchment.clock import Clock, SystemClock
-from catchment.errors import CatchmentError, Retriable
+from catchment.errors import CatchmentError, Reopen, Retriable
 from catchment.ledger import Ledger
 from catchment.progress import Progress, minimum, resume_point
 from catchment.sinks.base import Sink
@@ -174,6 +174,10 @@ class Pipeline:
         while True:
             try:
                 self._attempt(stop, until_caught_up)
+            except Reopen as reason:
+                log.info("%s: %s", self.name, reason)
+                if stop.is_set():
+                    break
             except Retriable as error:
                 if self._succeeded_at is not None and self._succeeded_at > began:
                     failures, began = 0, self._succeeded_at

@@ -13,7 +13,7 @@ import pytest
 
 from catchment.change import Operation
 from catchment.component import BuildContext
-from catchment.errors import Fatal, Retriable, SinkRefused, SinkUnavailable, SourceUnavailable
+from catchment.errors import Fatal, Reopen, Retriable, SinkRefused, SinkUnavailable, SourceUnavailable
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.pipeline import Backoff, FlushPolicy, Pipeline, SinkPlan
 from catchment.progress import minimum
@@ -240,3 +240,12 @@ def test_reports_say_what_happened_and_fail_nobody(target: Target) -> None:
     assert last.tables["shop.users"].changes == 3
     assert last.last_error == "The scripted line was cut."
     assert Report.from_json(last.to_json()) == last
+
+
+def test_what_changed_underneath_is_opened_again_at_once_even_before_the_first_success(target: Target) -> None:
+    system, clock = ScriptedSystem(*script()), FakeClock()  # type: ignore[arg-type]
+    faults: list[Fault] = [FailBeforeWrite(at=1, error=Reopen("A command was here.")) for _ in range(3)]
+    clock.turn(3600)
+    run(system, {"iceberg": lambda: FaultySink(target.iceberg(), faults)}, clock=clock)
+    assert target.in_iceberg() == EXPECTED
+    assert clock.slept == []

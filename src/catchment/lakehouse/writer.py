@@ -16,7 +16,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
-from catchment.errors import SinkRefused, SinkUnavailable
+from catchment.errors import Reopen, SinkRefused, SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors, load_catalog
 from catchment.lakehouse.commit import open_or_create
 from catchment.lakehouse.committers import AtomicCommitter, Committer, Owner, SequentialCommitter
@@ -186,9 +186,9 @@ class LakeWriter:
         self._retired = reason
 
     def check(self) -> None:
-        """Raise `SinkUnavailable` once the writer was retired."""
+        """Raise `Reopen` once the writer was retired."""
         if self._retired is not None:
-            raise SinkUnavailable(f"{self._retired} The lake of {self.pipeline} is opened again.")
+            raise Reopen(f"{self._retired} The lake of {self.pipeline} is opened again.")
 
     def close(self) -> None:
         """Let go of the lease and of the catalog."""
