@@ -8,13 +8,19 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg
+import pyarrow as pa
 import pytest
 
+import catchment
+from catchment.config import load
+from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.gold import load_models
 from catchment.lakehouse.gold_table import SNAPSHOTS_KEPT
 from catchment.lakehouse.landing import GoldLayer
 from catchment.lakehouse.refresher import GoldRefresher
 from pipelines.bronze_lake import BronzeLake, rows
+from pipelines.lake import catch_up, write_pipeline
 
 BY_CITY = (
     "-- key: city\nSELECT city, sum(amount) AS amount, count(*) AS n FROM current.orders GROUP BY city ORDER BY city"
@@ -96,6 +102,42 @@ def test_models_run_only_when_their_own_tables_changed(lake: BronzeLake) -> None
     second = layer.refresh()
     assert second["other"].refreshed_at != first["other"].refreshed_at
     assert second["by_city"].refreshed_at == first["by_city"].refreshed_at
+
+
+def test_models_over_silver_follow_silver_and_not_bronze(lake: BronzeLake) -> None:
+    rows_of_silver = pa.table({"id": [1, 2], "city": ["Oslo", "Bergen"]})
+    lake.catalog.create_namespace("silver")
+    table = lake.catalog.create_table("silver.orders", rows_of_silver.schema)
+    table.append(rows_of_silver)
+    layer = model(lake, counted="SELECT count(*) AS n FROM silver.orders")
+    assert layer.refresh()["counted"].rows == 1
+    lake.append("orders", order(9, "Bodø"))
+    assert not layer.stale(), "nothing reads bronze"
+    table.append(rows_of_silver)
+    assert layer.stale()
+    layer.refresh()
+    assert rows(lake.connect(), "FROM gold.counted") == [{"n": 4}]
+
+
+def test_a_model_over_history_follows_its_versions(database_18: str, tmp_path: Path) -> None:
+    (tmp_path / "gold").mkdir()
+    (tmp_path / "gold" / "kept.sql").write_text(
+        "-- key: status\nSELECT status, count(*) AS times FROM silver.orders_history GROUP BY status ORDER BY status"
+    )
+    path = write_pipeline(tmp_path, database_18)
+    path.write_text(path.read_text().replace("lakehouse:\n", "lakehouse:\n  gold: gold\n  history: [orders.status]\n"))
+    with psycopg.connect(database_18, autocommit=True) as shop:
+        shop.execute("CREATE TABLE orders (id int PRIMARY KEY, status text, note text)")
+        shop.execute("INSERT INTO orders VALUES (1, 'NEW', ''), (2, 'NEW', '')")
+        catch_up(path)
+        shop.execute("UPDATE orders SET status = 'PAID' WHERE id = 1")
+        shop.execute("UPDATE orders SET note = 'again' WHERE id = 2")
+        catch_up(path)
+    config = load(path)
+    layer = GoldLayer(load_models(tmp_path / "gold"), load_catalog(config.lakehouse.catalog, tmp_path))
+    assert layer.refresh()["kept"].error is None
+    with catchment.connect(path) as connection:
+        assert rows(connection, "FROM gold.kept") == [{"status": "NEW", "times": 2}, {"status": "PAID", "times": 1}]
 
 
 def test_old_snapshots_and_their_files_go(lake: BronzeLake) -> None:
