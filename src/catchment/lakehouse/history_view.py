@@ -7,6 +7,7 @@ equal neighbours the first counts, and a row ends where the next begins, where i
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from catchment.lakehouse.bronze import Unreadable
@@ -56,28 +57,39 @@ class _History:
         self._columns = columns
         self._keys = tuple(self._key(name, as_text=name in uncertain) for name in key)
         self._partition = ", ".join(f"key_{i}" for i in range(len(key)))
+        # A filter by a key that is a column reaches the files only if the key itself is what is selected.
+        self._plain = {name: f"key_{i}" for i, name in enumerate(key) if self._keys[i] == _column(name)}
+        self._values = tuple(name for name in columns if name not in self._plain)
         taken = {name.lower() for name in columns}
         self._names = {name: f"_{name}" if name in taken else name for name in _SPAN}
 
     def sql(self) -> str:
-        values = ", ".join(f"value_{i} AS {identifier(name)}" for i, name in enumerate(self._columns))
         return f"""
         WITH {self._snapshots()}, {self._truncates()}, {self._events()}, {self._compared()}, {self._begun()}
-        SELECT {values}, _version, _unrepresentable,
+        SELECT {", ".join(self._row())}, _version, _unrepresentable,
             began AS {self._names["valid_from"]},
-            CASE WHEN following IS NULL THEN until.moment
-                WHEN following.cut.version < following.version THEN following.cut.moment
-                ELSE following.moment END AS {self._names["valid_to"]},
-            following IS NULL AND until IS NULL AS {self._names["is_current"]}
-        FROM begun
-        WHERE _op <> 'd'"""
+            CASE WHEN until IS NOT NULL THEN (SELECT moments FROM truncates)[until]
+                WHEN next_begins THEN next_began END AS {self._names["valid_to"]},
+            until IS NULL AND next_begins IS DISTINCT FROM true AS {self._names["is_current"]}
+        FROM (
+            SELECT *, CASE WHEN next_begins IS NULL THEN cut
+                WHEN NOT next_begins THEN next_cut
+                WHEN cut_before_next < next_version THEN cut_before_next END AS until
+            FROM begun
+        ) AS spans
+        WHERE begins AND _op <> 'd'"""
+
+    def _row(self) -> Iterator[str]:
+        for name in self._columns:
+            place = self._plain[name] if name in self._plain else f"value_{self._values.index(name)}"
+            yield f"{place} AS {identifier(name)}"
 
     def _key(self, name: str, *, as_text: bool) -> str:
         """One value that tells rows apart by this column: its text where its type cannot hold all, or has changed."""
         places = [one for one in reversed(self._columns) if source_column(one, self._columns) == name]
         if not as_text and places == [name]:
-            return f"changes.{identifier(name)}"
-        texts = ", ".join(f"CAST(changes.{identifier(place)} AS VARCHAR)" for place in places)
+            return _column(name)
+        texts = ", ".join(f"CAST({_column(place)} AS VARCHAR)" for place in places)
         return f"coalesce({texts}, changes._unrepresentable[{literal(name)}])"
 
     def _snapshots(self) -> str:
@@ -89,69 +101,84 @@ class _History:
             WHERE changes._valid_from IS NULL
         ),
         known_before AS MATERIALIZED (
-            SELECT snapshots.number, max(changes._valid_from) AS moment
-            FROM snapshots JOIN {self._versions} AS changes ON changes._version < snapshots.number
-            GROUP BY snapshots.number
+            SELECT map_from_entries(list({{'k': number, 'v': moment}})) AS moments FROM (
+                SELECT snapshots.number, max(changes._valid_from) AS moment
+                FROM snapshots JOIN {self._versions} AS changes ON changes._version < snapshots.number
+                GROUP BY snapshots.number HAVING max(changes._valid_from) IS NOT NULL
+            ) AS found
         )"""
 
     def _truncates(self) -> str:
         # A truncate without a time begins a new snapshot: a row that it finds unchanged lives on.
         return f"""
         truncates AS MATERIALIZED (
-            SELECT list({{'version': version, 'moment': moment}} ORDER BY version) AS every,
-                list({{'version': version, 'moment': moment}} ORDER BY version) FILTER (emptied) AS emptying
+            SELECT list(version ORDER BY version) AS every, list(version ORDER BY version) FILTER (emptied) AS emptying,
+                map_from_entries(list({{'k': version, 'v': moment}})) AS moments
             FROM (
-                SELECT changes._version AS version, coalesce(max(changes._valid_from), max(known.moment)) AS moment,
+                SELECT changes._version AS version, max({_MOMENT}) AS moment,
                     max(changes._valid_from) IS NOT NULL AS emptied
-                FROM {self._versions} AS changes LEFT JOIN known_before AS known ON known.number = changes._version
+                FROM {self._versions} AS changes
                 WHERE changes._op = 't' GROUP BY changes._version
             ) AS found
         )"""
 
     def _events(self) -> str:
         keys = ", ".join(f"{key} AS key_{i}" for i, key in enumerate(self._keys))
-        values = ", ".join(f"changes.{identifier(name)} AS value_{i}" for i, name in enumerate(self._columns))
+        values = "".join(f"{_column(name)} AS value_{i}, " for i, name in enumerate(self._values))
         return f"""
         events AS (
-            SELECT {keys}, {values}, changes._op, changes._version, changes._unrepresentable,
-                coalesce(changes._valid_from, known.moment) AS began,
+            SELECT {keys}, {values} changes._op, changes._version, changes._unrepresentable,
+                {_MOMENT} AS began,
                 {_first_from("every")} AS cut, {_first_from("emptying")} AS emptied
-            FROM {self._versions} AS changes LEFT JOIN known_before AS known ON known.number = changes._version
+            FROM {self._versions} AS changes
             WHERE changes._op <> 't'
-            QUALIFY row_number() OVER (
-                PARTITION BY {self._partition}, changes._version
-                ORDER BY changes._lane DESC, changes._position DESC) = 1
         )"""
 
     def _compared(self) -> str:
-        before = ", ".join(f"lag(value_{i}) OVER life AS before_{i}" for i in range(len(self._columns)))
+        # One pass over all rows: whatever needs another order or other partitions costs as much again.
+        before = "".join(f"lag(value_{i}) OVER life AS before_{i}, " for i in range(len(self._values)))
         return f"""
         compared AS (
-            SELECT *, {before}, lag(_unrepresentable) OVER life AS unrepresentable_before,
-                lag(_op) OVER life AS op_before, lag(cut) OVER life AS cut_before,
-                lag(emptied) OVER life AS emptied_before,
-                last_value(cut) OVER (life ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS until
+            SELECT *, {before} lag(_unrepresentable) OVER life AS unrepresentable_before,
+                lag(_op) OVER life AS op_before, lag(_version) OVER life AS version_before,
+                lag(cut) OVER life AS cut_before, lag(emptied) OVER life AS emptied_before,
+                lead(true) OVER life IS NULL AS is_last
             FROM events WINDOW life AS (PARTITION BY {self._partition} ORDER BY _version)
         )"""
 
     def _begun(self) -> str:
-        pairs = [(f"value_{i}", f"before_{i}") for i in range(len(self._columns))]
+        pairs = [(f"value_{i}", f"before_{i}") for i in range(len(self._values))]
         other = " OR ".join(
             f"{now} IS DISTINCT FROM {then}" for now, then in (*pairs, ("_unrepresentable", "unrepresentable_before"))
         )
+        # Of two with one version, the second came by a replay.
         return f"""
         begun AS (
-            SELECT *, lead({{'version': _version, 'moment': began, 'cut': cut_before}}) OVER (
-                PARTITION BY {self._partition} ORDER BY _version) AS following
-            FROM compared
-            WHERE op_before IS NULL OR op_before = 'd' OR _op = 'd' OR emptied_before.version < _version OR {other}
+            SELECT *, lead(begins) OVER life AS next_begins, lead(_version) OVER life AS next_version,
+                lead(began) OVER life AS next_began, lead(cut) OVER life AS next_cut,
+                lead(cut_before) OVER life AS cut_before_next
+            FROM (
+                SELECT *, version_before IS NULL OR (version_before < _version AND (
+                        op_before = 'd' OR _op = 'd' OR coalesce(emptied_before < _version, false) OR {other}
+                )) AS begins
+                FROM compared
+            ) AS marked
+            WHERE begins OR is_last
+            WINDOW life AS (PARTITION BY {self._partition} ORDER BY _version, is_last)
         )"""
+
+
+def _column(name: str) -> str:
+    return f"changes.{identifier(name)}"
+
+
+_MOMENT = """CASE WHEN changes._valid_from IS NULL
+    THEN (SELECT moments FROM known_before)[changes._version] ELSE changes._valid_from END"""
+"""When a change was committed, as far as it can be told."""
 
 
 def _first_from(truncates: str) -> str:
     """The first of these truncates at or above the row's version."""
     # The list is nearly always empty: then nothing is compared for each row.
     found = f"(SELECT {truncates} FROM truncates)"
-    return (
-        f"CASE WHEN {found} IS NOT NULL THEN list_filter({found}, lambda one: one.version >= changes._version)[1] END"
-    )
+    return f"CASE WHEN {found} IS NOT NULL THEN list_filter({found}, lambda one: one >= changes._version)[1] END"
