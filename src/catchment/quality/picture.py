@@ -55,6 +55,8 @@ def percent(good: int, whole: int) -> str:
     if not good:
         return "0 %"
     share = 100 * good / whole
+    if share > 99.99:
+        return "> 99.99 %"
     if share > 99.9:
-        return "> 99.9 %"
+        return f"{math.floor(share * 100) / 100:.2f} %"
     return "< 0.1 %" if share < 0.1 else f"{math.floor(share * 10) / 10:.1f} %"

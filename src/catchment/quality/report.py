@@ -75,13 +75,14 @@ def _card(table: TableOutcome, points: Sequence[Point]) -> str:
     if table.broken is not None and table.rows is not None:
         kept = table.rows - table.broken
         picture = ring(kept, table.rows, kind, f"{percent(kept, table.rows)} of the rows keep every rule about rows")
-    shares = [1 - (point.broken or 0) / point.rows for point in points if point.rows]
+    seen = [(point.rows - (point.broken or 0), point.rows) for point in points if point.rows]
+    shares = [kept / rows for kept, rows in seen]
     line = trend(shares, kind, f"Share of rows that keep every rule, over the last {counted(len(shares), 'suite')}")
     if line:
-        worst, best = min(shares), max(shares)
-        span = f"{100 * worst:.1f} to {100 * best:.1f} %" if worst != best else f"{100 * best:.1f} %"
+        worst, best = percent(*seen[shares.index(min(shares))]), percent(*seen[shares.index(max(shares))])
+        span = f"{worst} to {best}" if worst != best else best
         caption = f"Rows that keep every rule, the last {len(shares)} times: {span}"
-        line = f"<figure>{line}<figcaption>{caption}</figcaption></figure>"
+        line = f"<figure>{line}<figcaption>{escape(caption)}</figcaption></figure>"
     facts = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in _facts(table))
     return (
         f'<article class="card"><h3>{escape(table.table)}</h3><div class="top">{picture}<dl>{facts}</dl></div>'
