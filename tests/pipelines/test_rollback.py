@@ -15,6 +15,7 @@ import pytest
 from catchment.errors import ConfigError, SinkRefused
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import LakehouseConfig
+from catchment.lakehouse.connection import connect_lake
 from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.rollback import held_at, was_at_source
 from catchment.lakehouse.snapshot_listing import PINNED
@@ -41,13 +42,16 @@ class Lake:
     directory: Path
     source: Overtaking
     rules: bool = False
+    history: bool = False
     progress: Progress = field(default_factory=Progress)
     was: dict[int, Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.rules:
             (self.directory / "quality.yaml").write_text(RULES)
-        self.config = LakehouseConfig(quality=Path("quality.yaml") if self.rules else None)
+        self.config = LakehouseConfig(
+            quality=Path("quality.yaml") if self.rules else None, history=["items"] if self.history else []
+        )
         self.catalog = load_catalog(self.config.catalog, self.directory)
 
     def capture(self, actions: int, *, whole: bool = False) -> None:
@@ -276,3 +280,26 @@ def _damage(lake: Lake) -> None:
         gone = {entry.data_file.file_path for entry in table.manifests.data()[1:]}
         properties = dict(table.metadata.properties)
         writer.commit([table.draft(Change(removed=gone, drops=True, properties=properties))])
+
+
+def test_history_goes_on_over_a_rollback_as_if_there_had_been_none(tmp_path: Path) -> None:
+    """What came while the table was pinned is in it after resuming; what is in it twice is shown once."""
+    for seed in seeds(2):
+        told = []
+        for rolled_back in (False, True):
+            directory = tmp_path / f"{seed}-{rolled_back}"
+            directory.mkdir()
+            lake = Lake(directory, Overtaking(seed, chunks=0), history=True)
+            lake.capture(4, whole=True)
+            if rolled_back:
+                lake.do("rollback", snapshot=lake.rollable()[1])
+            lake.capture(3, whole=True)
+            if rolled_back:
+                lake.do("resume")
+            lake.capture(2, whole=True)
+            lake.expect_the_source()
+            with connect_lake(lake.config, directory) as shown:
+                found = shown.execute("SELECT * FROM silver.items_history ORDER BY ALL").fetchall()
+                assert found
+                told.append(found)
+        assert told[0] == told[1]
