@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from catchment.config import PipelineConfig
@@ -11,7 +11,8 @@ from catchment.finding import Finding, error, ok, warning
 from catchment.registry import Checked
 
 if TYPE_CHECKING:
-    from catchment.lakehouse.gold import Model
+    from catchment.lakehouse.config import LakehouseConfig
+    from catchment.lakehouse.gold import Model, Reference
 
 
 def check_files(config: PipelineConfig) -> list[Finding]:
@@ -106,19 +107,36 @@ def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) 
     except ConfigError:
         return []  # told by check_files
     tables = {_lake_name(name) for name in columns}
-    return [
-        warning(
-            f"gold {model.name}",
-            f"It reads {', '.join(missing)}, which is not captured: it waits until it is. Correct the model, or "
-            "`source.tables`.",
-        )
-        for model in models
-        if (
-            missing := sorted(
-                {str(ref) for ref in model.references if ref.layer != "gold" and not ref.captured & tables}
+    found = []
+    for model in models:
+        missing = sorted({str(one) for one in model.references if not _is_made(one, tables, config.lakehouse)})
+        if missing:
+            found.append(
+                warning(
+                    f"gold {model.name}",
+                    f"It reads {', '.join(missing)}, which is not captured or not kept: it waits until it is. Correct the "
+                    "model, or `source.tables`, `lakehouse.silver`, `lakehouse.history`.",
+                )
             )
-        )
-    ]
+    return found
+
+
+def _is_made(reference: Reference, tables: Collection[str], lakehouse: LakehouseConfig) -> bool:
+    """Will this pipeline make what a model reads, as far as its file and its source tell?"""
+    from catchment.lakehouse.gold import QUARANTINE, SILVER_ENDINGS
+
+    if reference.layer == "gold":
+        return True
+    kept = lakehouse.silver if isinstance(lakehouse.silver, list) else tables if lakehouse.silver else ()
+    if reference.table in tables:
+        return reference.layer != "silver" or reference.table in kept
+    ending = next((one for one in SILVER_ENDINGS if reference.table.endswith(one)), "")
+    base = reference.table.removesuffix(ending)
+    if reference.layer != "silver" or not ending or base not in kept:
+        return False
+    if ending == QUARANTINE:
+        return lakehouse.quality is not None
+    return any(one.partition(".")[0] == base for one in lakehouse.history)
 
 
 def _lake_name(table: str) -> str:

@@ -66,14 +66,6 @@ class Reference:
             return (itself, ("silver", self.table.removesuffix(HISTORY) + VERSIONS))
         return (itself,)
 
-    @property
-    def captured(self) -> frozenset[str]:
-        """Names that a captured table has when this is made of it; none for gold."""
-        if self.layer == "gold":
-            return frozenset()
-        shorter = {self.table.removesuffix(end) for end in SILVER_ENDINGS} if self.layer == "silver" else set()
-        return frozenset({self.table, *shorter})
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
