@@ -114,8 +114,8 @@ def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) 
             found.append(
                 warning(
                     f"gold {model.name}",
-                    f"It reads {', '.join(missing)}, which is not captured or not kept: it waits until it is. Correct the "
-                    "model, or `source.tables`, `lakehouse.silver`, `lakehouse.history`.",
+                    f"It reads {', '.join(missing)}, which is not captured or not kept: it waits until it is. Correct "
+                    "the model, or `source.tables`, `lakehouse.silver`, `lakehouse.history`.",
                 )
             )
     return found
