@@ -82,7 +82,7 @@ def _card(table: TableOutcome, points: Sequence[Point]) -> str:
         worst, best = percent(*seen[shares.index(min(shares))]), percent(*seen[shares.index(max(shares))])
         span = f"{worst} to {best}" if worst != best else best
         caption = f"Rows that keep every rule, the last {len(shares)} times: {span}"
-        line = f"<figure>{line}<figcaption>{escape(caption)}</figcaption></figure>"
+        line = f"<figure>{line}<figcaption>{escape(caption).replace(' %', '&nbsp;%')}</figcaption></figure>"
     facts = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in _facts(table))
     return (
         f'<article class="card"><h3>{escape(table.table)}</h3><div class="top">{picture}<dl>{facts}</dl></div>'
