@@ -21,10 +21,12 @@ import pytest
 from catchment import config
 from catchment.errors import SourceUnavailable
 from catchment.lakehouse.catalog import load_catalog
+from catchment.lakehouse.lease import holder
+from catchment.progress import ALL_CHUNKS, Progress
 from catchment.sources.postgres import verification as source
 from catchment.sources.postgres.verification import PostgresVerification
 from catchment.verify import verification
-from catchment.verify.lake import Lake
+from catchment.verify.lake import Lake, LakeMoment
 from catchment.verify.report import Outcome, TableResult, Verdict
 from catchment.verify.verification import Verification
 from pipelines import workload
@@ -449,3 +451,67 @@ def test_a_table_that_is_pinned_is_left_out(database_18: str, tmp_path: Path) ->
     found = only(verify(pipeline, "accounts"))
     assert found.outcome is Outcome.SKIPPED
     assert "catchment resume" in str(found.reason)
+
+
+def test_names_that_are_ours_or_odd_are_compared_like_others(database_18: str, tmp_path: Path) -> None:
+    columns = "value text, after text, quarantined int, _quarantined text, c0 int, touched_0 int, chunk int, kind text"
+    run_sql(
+        database_18,
+        f'CREATE TABLE "Odd [name]*" ("Key" int PRIMARY KEY, {columns})',
+        """INSERT INTO "Odd [name]*" SELECT g, 'v', 'a', 1, 'q', g, g, 1, 'k' FROM generate_series(1, 9) g""",
+        "CREATE TABLE ours (_version int PRIMARY KEY, _unrepresentable text, key int)",
+        "INSERT INTO ours SELECT g, 'u', g FROM generate_series(1, 9) g",
+        'CREATE TABLE cases (a int PRIMARY KEY, "A" int)',
+        "INSERT INTO cases VALUES (1, 2)",
+        "CREATE SCHEMA sales",
+        "CREATE TABLE sales.orders (a int PRIMARY KEY)",
+        "INSERT INTO sales.orders VALUES (1)",
+    )
+    pipeline = write_pipeline(tmp_path, database_18)
+    pipeline.write_text(pipeline.read_text().replace("[public.*]", "[public.*, sales.*]"))
+    catch_up(pipeline)
+    run_sql(
+        database_18,
+        """UPDATE "Odd [name]*" SET value = 'new' WHERE "Key" < 4""",
+        "UPDATE ours SET key = 0 WHERE _version < 4",
+    )
+    verdict = verify(pipeline)
+    found = {one.table: (one.outcome, one.reason) for one in verdict.tables}
+    assert found.pop("public.cases")[0] is Outcome.SKIPPED
+    assert {outcome for outcome, _ in found.values()} == {Outcome.EQUAL}, list(map(told, verdict.tables))
+    assert only(verify(pipeline, "sales_orders")).table == "sales.orders"
+
+
+def test_a_table_that_is_read_again_beside_verify_raises_no_alarm(
+    database_18: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload.set_up(database_18, 20)
+    pipeline = write_pipeline(tmp_path, database_18)
+    pipeline.write_text(pipeline.read_text().replace("tables:", "new_tables_interval_seconds: 0.2\n  tables:"))
+    catch_up(pipeline)
+    moment = Lake.moment
+    moments: list[LakeMoment] = []
+
+    def overtaken(lake: Lake) -> LakeMoment:
+        found = moment(lake)
+        if not moments:
+            # Between what the lake was and the point at the source the table is read again, from beginning to end.
+            run_sql(database_18, "ALTER TABLE accounts ADD level int DEFAULT 3")
+            wait_for(lambda: reading(lake) != reading(lake, found.held), what="the second reading")
+        moments.append(found)
+        return found
+
+    def reading(lake: Lake, held: Progress | None = None) -> set[str]:
+        chunks = (held or lake.held()).chunks
+        return {key for key, names in chunks.items() if "accounts@" in key and names == ALL_CHUNKS}
+
+    monkeypatch.setattr(Lake, "moment", overtaken)
+    process = start(pipeline)
+    try:
+        wait_for(lambda: holder("test", tmp_path) is not None, what="the pipeline")
+        verdict = verify(pipeline, "accounts")
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert len(moments) > 2
+    assert verdict.outcome is Outcome.EQUAL, list(map(told, verdict.tables))

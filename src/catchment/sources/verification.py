@@ -22,12 +22,14 @@ class VerifiableTable:
     """A captured table. obstacle: why it cannot be compared, a sentence; None when it can.
 
     rows_estimate: roughly how many rows it has. lasting: the obstacle stays until somebody changes something.
+    reading: another one once the table was read anew into the lake.
     """
 
     name: str
     rows_estimate: int = 0
     obstacle: str | None = None
     lasting: bool = False
+    reading: str = ""
 
 
 class SourcePoint(Protocol):

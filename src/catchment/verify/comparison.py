@@ -94,7 +94,7 @@ class Comparison:
     def lake(self, rows: RowsAtPoint) -> None:
         """Digest the lake's rows."""
         self._connection.execute(
-            f"INSERT INTO lake_rows SELECT {self._digest.lake_key()}, {self._digest.lake_value()}, quarantined "
+            f"INSERT INTO lake_rows SELECT {self._digest.lake_key()}, {self._digest.lake_value()}, {rows.quarantined} "
             f"FROM ({rows.relation})"
         )
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyiceberg.types import StructType
 
 from catchment.lakehouse import bronze
-from catchment.lakehouse.bronze import duck_type
+from catchment.lakehouse.bronze import Unreadable, duck_type
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.connection import show
 from catchment.lakehouse.current import KEY_PROPERTY
@@ -45,12 +45,13 @@ _CHANGES = "verify_changes"
 class RowsAtPoint:
     """A relation of the rows at the point. row: its columns; places: which of the source's columns fills which.
 
-    It has the lake's columns, `_unrepresentable` (unless the table has such a column) and `quarantined`.
+    It has the lake's columns, `_unrepresentable` (unless the table has such a column) and the boolean `quarantined`.
     """
 
     relation: str
     row: StructType
     places: Places
+    quarantined: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def rows_at(connection: DuckDBPyConnection, passage: Passage, schema: TableSchem
     try:
         silver = passage.before.silver
         relation = table.of_bronze() if silver is None or table.shadowed else table.of_silver(silver)
-        yield RowsAtPoint(relation, table.row, places)
+        yield RowsAtPoint(relation, table.row, places, table.quarantined)
     finally:
         table.forget()
 
@@ -98,32 +99,36 @@ class _TableAt:
         self._types = {field.name: field.field_type for field in row.fields}
         self._key = tuple(json.loads(changes.properties.get(KEY_PROPERTY, "[]")))
         self._textual = [name for name in self._key if may_be_text(self._types[name])]
-        self.shadowed = any(name.lower() in ENVELOPE for name in self._types)
+        lower = [name.lower() for name in self._types]
+        if len(set(lower)) < len(lower):
+            raise Unreadable("it has columns whose names differ in case alone, which DuckDB does not tell apart")
+        self.shadowed = any(name in ENVELOPE for name in lower)
         """Does the table have columns with our names? Then only its bronze tells them apart."""
+        self.quarantined = identifier(max(["_quarantined", *(f"{name}_" for name in lower)], key=len))
+        """A name that no column has."""
 
     def of_bronze(self) -> str:
         """The rows that all changes up to the point amount to."""
         self._show_changes(self._bronze, self._up_to(), keep=False)
-        return f"SELECT *, false AS quarantined FROM ({self._replay(_CHANGES)})"
+        return f"SELECT *, false AS {self.quarantined} FROM ({self._replay(_CHANGES)})"
 
     def of_silver(self, silver: TableSnapshot) -> str:
         """Silver's rows, and those of keys that changed since brought up to the point."""
         self._show_changes(*self._since(silver), keep=True)
         self._show_base(silver)
         columns = ", ".join((*map(identifier, self._types), "_unrepresentable"))
+        row = f"after.*, _unrepresentable, {self.quarantined}"
         (changed,) = self._connection.execute(f"SELECT count(*) FROM {_CHANGES}").fetchall()
         if not changed[0]:
-            return (
-                f"SELECT {columns}, quarantined FROM (SELECT after.*, _unrepresentable, quarantined FROM verify_base)"
-            )
+            return f"SELECT {columns}, {self.quarantined} FROM (SELECT {row} FROM verify_base)"
         self._show_events()
         untouched = (
-            f"SELECT after.*, _unrepresentable, quarantined FROM (SELECT *, {self._keys('now')} FROM verify_base) "
+            f"SELECT {row} FROM (SELECT *, {self._keys('now')} FROM verify_base) "
             f"ANTI JOIN verify_touched USING ({self._names()}) "
             f"WHERE coalesce(_version > (SELECT max(_version) FROM {_CHANGES} WHERE _op = 't'), true)"
         )
         return (
-            f"SELECT {columns}, quarantined FROM ({untouched}) "
+            f"SELECT {columns}, {self.quarantined} FROM ({untouched}) "
             f"UNION ALL SELECT {columns}, false FROM ({self._replay('verify_events')})"
         )
 
@@ -186,7 +191,7 @@ class _TableAt:
         return f"""
         SELECT 'r' AS _op, '' AS _lane, ''::BLOB AS _position, _version, NULL::VARCHAR AS _transaction,
             _committed_at, 0::INTEGER AS _schema_version, NULL::VARCHAR[] AS _unchanged, _unrepresentable,
-            {nothing} AS before, struct_pack({fields}) AS after, {str(quarantined).lower()} AS quarantined
+            {nothing} AS before, struct_pack({fields}) AS after, {str(quarantined).lower()} AS {self.quarantined}
         FROM {self._shown(table)}"""
 
     def _show_events(self) -> None:

@@ -101,7 +101,7 @@ class Verification:
         if self._wanted is None:
             return tables
         names = (self._wanted, f"public.{self._wanted}")
-        found = [table for table in tables if table.name in names]
+        found = [table for table in tables if table.name in names or table.name.replace(".", "_", 1) == self._wanted]
         if not found:
             there = ", ".join(table.name for table in tables) or "none"
             raise ConfigError(f"There is no captured table {self._wanted}; there are: {there}.")
@@ -123,6 +123,9 @@ class Verification:
                 return
             try:
                 self._at_point(source, lake, left)
+            except _ReadAnew:
+                now = {one.name: one for one in source.tables(lake.held())}
+                group = list(self._comparable([now[table.name] for table in left if table.name in now]))
             except Retriable as error:
                 if attempt == ATTEMPTS or isinstance(error, _Behind):
                     for table in left:
@@ -138,13 +141,12 @@ class Verification:
             later = self._landed(lake, names, point)
             if later is None and lake.held() != before.held:
                 raise SinkUnavailable("The pipeline ran for a moment meanwhile. Run verify again.")
-            # A table may have begun to be read anew just before the point.
-            now = source.tables((later or before).held)
-            unsettled = {one.name: one.obstacle for one in now if one.obstacle is not None}
+            # What was read anew just before the point is not among the changes since.
+            readings = {one.name: one.reading for one in source.tables((later or before).held)}
             pulled = [] if later is not None else self._pulled(source, names, before.held, point)
             for table in group:
-                if table.name in unsettled:
-                    raise SinkUnavailable(f"{table.name} cannot be compared now: {unsettled[table.name]}.")
+                if readings.get(table.name) != table.reading:
+                    raise _ReadAnew(f"{table.name} is being read anew. Run verify again once it is.")
                 self._results[table.name] = self._table(table, before, later, pulled, point)
 
     def _table(
@@ -204,6 +206,10 @@ class Verification:
                 )
             batches.append(batch)
         return batches
+
+
+class _ReadAnew(SinkUnavailable):
+    """What is known of the tables is old."""
 
 
 class _Behind(SinkUnavailable):

@@ -165,16 +165,13 @@ class PostgresVerification:
             return obstacle(str(error), lasting=True)
         if not relation.schema.key:
             return obstacle("it has no primary key: the lake has its changes (bronze), no current rows", lasting=True)
-        if not self._settled(table, lane, held):
-            return obstacle("its snapshot is not finished in the lake yet; run the pipeline until it is", lasting=False)
-        return VerifiableTable(str(table.id), table.rows_estimate)
-
-    def _settled(self, table: SourceTable, lane: str, held: Progress) -> bool:
-        """Is the table's newest snapshot wholly in the lake?"""
+        # The table's newest snapshot must be in the lake as a whole.
         prefix = f"{table.id}@{table.oid}/"
         known = [int(key[len(prefix) :], 16) for key in held.chunks if key.startswith(prefix)]
-        newest = max([int(lane.rpartition("/")[2], 16), *known])
-        return held.chunks.get(f"{prefix}{newest:X}") == ALL_CHUNKS
+        newest = f"{prefix}{max([int(lane.rpartition('/')[2], 16), *known]):X}"
+        if held.chunks.get(newest) != ALL_CHUNKS:
+            return obstacle("its snapshot is not finished in the lake yet; run the pipeline until it is", lasting=False)
+        return VerifiableTable(str(table.id), table.rows_estimate, reading=newest)
 
 
 def _form(session: Connection, tables: Sequence[SourceTable]) -> _Form:
