@@ -62,9 +62,9 @@ def test_a_page_that_leaves_something_out_is_found_out() -> None:
 
 
 def test_a_module_that_is_gone_is_found_out() -> None:
-    text = "## Modules\n\n| a | b |\n|---|---|\n| `lakehouse/gold`, `silver` | x |\n"
+    text = "## Modules\n\n| a | b |\n|---|---|\n| `lakehouse/gold`, `nothing` | x |\n"
     assert list(checks.modules_exist(page(text, "ARCHITECTURE.md"))) == [
-        "ARCHITECTURE.md: there is no module lakehouse/silver."
+        "ARCHITECTURE.md: there is no module lakehouse/nothing."
     ]
 
 
