@@ -13,6 +13,7 @@ import pytest
 from catchment.cli.maintain import maintain as command
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig, MaintenanceConfig
+from catchment.lakehouse.connection import connect_lake
 from catchment.lakehouse.maintenance import plan
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.service import MaintenanceService, _Pace
@@ -79,6 +80,9 @@ def test_a_running_pipeline_maintains_its_tables(tmp_path: Path) -> None:
     deliver(sink)
     pipelines.wait_for(lambda: max(data_files(config, tmp_path).values()) < 6, what="few files")
     sink.close()
+    with connect_lake(config, tmp_path) as connection:
+        kept = connection.execute('SELECT "table", sum(files_before) FROM ops.maintenance GROUP BY ALL').fetchall()
+    assert dict(kept)["bronze.items"] > 5
     assert silver_differences(config, tmp_path) == {"items": []}
     catalog = load_catalog(config.catalog, tmp_path)
     assert rows(catalog, SIMPLE) == workload.source(SEED).expected()

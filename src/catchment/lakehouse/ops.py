@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,9 @@ log = logging.getLogger(LOGGER)
 
 REPORTS_KEPT = 3_600
 """Reports kept for each pipeline: an hour of them, at one a second."""
+
+MAINTENANCE_KEPT = 5_000
+"""Pieces of maintenance kept for each pipeline."""
 
 _metadata = MetaData()
 _name = String(255)
@@ -117,6 +120,22 @@ requests_table = Table(
     Column("ended_at", Float),
 )
 """What commands asked of the process that runs the pipeline; see `requests`."""
+maintenance_table = Table(
+    "ops_maintenance",
+    _metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("pipeline", _name, nullable=False, index=True),
+    Column("done_at", Float, nullable=False),
+    Column("table", _name, nullable=False),
+    Column("kind", _name, nullable=False),
+    Column("files_before", Integer, nullable=False),
+    Column("files_after", Integer, nullable=False),
+    Column("bytes_before", Integer, nullable=False),
+    Column("bytes_after", Integer, nullable=False),
+    Column("row_count", Integer, nullable=False),
+    Column("dead_rows", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
 quality_results_table = Table(
     "ops_quality_results",
     _metadata,
@@ -239,6 +258,16 @@ class OpsStore:
             if self._reported % 60 == 0:
                 _trim(connection, pipeline)
             self._reported += 1
+
+    def record_maintenance(self, pipeline: str, work: Sequence[Mapping[str, Any]]) -> None:
+        """Keep pieces of maintenance, by the table's columns; the last `MAINTENANCE_KEPT` of them stay."""
+        at = maintenance_table.c
+        with ops_errors("What was maintained could not be kept"), self.writing() as connection:
+            connection.execute(insert(maintenance_table), [{"pipeline": pipeline, **one} for one in work])
+            newest = select(at.id).where(at.pipeline == pipeline).order_by(at.id.desc())
+            last = connection.execute(newest.offset(MAINTENANCE_KEPT).limit(1)).scalar()
+            if last is not None:
+                connection.execute(delete(maintenance_table).where(at.pipeline == pipeline, at.id <= last))
 
     def latest_report(self, pipeline: str) -> Report | None:
         """The last report of a pipeline, from whichever process; None when it never ran."""

@@ -32,6 +32,7 @@ def maintain(writer: LakeWriter, task: Task) -> dict[str, Any]:
         done = []
         while (work := maintainer.step(task.check, only)) is not None:
             log.info("Maintenance: %s", work)
+            writer.ops.record_maintenance(writer.pipeline, [work.to_row()])
             done.append(work.to_dict())
             task.tell(str(work))
         return {"dry_run": False, "done": done, **_state(maintainer)}

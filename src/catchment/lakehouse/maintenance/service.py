@@ -60,7 +60,7 @@ class MaintenanceService:
         self._stopping = threading.Event()
         self._pace = _Pace(config.budget_percent, self._stopping)
         self._status = MaintenanceStatus()
-        self._log = _Log()
+        self._log = _Log(writer)
         self._thread = threading.Thread(target=self._run, name="catchment-maintenance", daemon=True)
 
     def start(self) -> None:
@@ -85,11 +85,12 @@ class MaintenanceService:
     def _run(self) -> None:
         look_at = time.monotonic() + self._config.interval_seconds
         while not self._stopping.wait(REQUEST_SECONDS):
-            self._log.tell()
+            self._attempt(self._log.tell)
             self._attempt(self._serve)
             if self._config.enabled and time.monotonic() >= look_at:
                 worked = self._attempt(self._step)
                 look_at = time.monotonic() + (0.0 if worked else self._config.interval_seconds)
+        self._attempt(lambda: self._log.tell(now=True))
 
     def _serve(self) -> bool:
         return pending(self._writer.ops, self._writer.pipeline) and bool(serve_requests(self._writer, self._stopping))
@@ -125,9 +126,10 @@ class MaintenanceService:
 
 
 class _Log:
-    """A line a minute, for as long as there is something to tell."""
+    """A line a minute, for as long as there is something to tell; each piece is kept in `ops.maintenance`."""
 
-    def __init__(self) -> None:
+    def __init__(self, writer: LakeWriter) -> None:
+        self._writer = writer
         self._done: list[Work] = []
         self._told_at = time.monotonic()
 
@@ -135,10 +137,14 @@ class _Log:
         log.debug("Maintenance: %s", work)
         self._done.append(work)
 
-    def tell(self) -> None:
-        if self._done and time.monotonic() - self._told_at >= LOG_SECONDS:
-            log.info("Maintenance: %s", summed_up(self._done))
-            self._done, self._told_at = [], time.monotonic()
+    def tell(self, *, now: bool = False) -> bool:
+        """Tell of what was done, if it is time to."""
+        if not self._done or (time.monotonic() - self._told_at < LOG_SECONDS and not now):
+            return False
+        done, self._done, self._told_at = self._done, [], time.monotonic()
+        log.info("Maintenance: %s", summed_up(done))
+        self._writer.ops.record_maintenance(self._writer.pipeline, [one.to_row() for one in done])
+        return True
 
 
 class _Pace:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -23,7 +24,7 @@ class Work:
     """One piece of work on one table.
 
     files_before, bytes_before: what leaves the table, or the disk; files_after, bytes_after: what takes its place.
-    dead_rows: taken out.
+    dead_rows: taken out. done_at: epoch seconds.
     """
 
     table: str
@@ -35,6 +36,7 @@ class Work:
     rows: int = 0
     dead_rows: int = 0
     seconds: float = 0.0
+    done_at: float = field(default_factory=time.time)
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -55,6 +57,11 @@ class Work:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "kind": str(self.kind), "seconds": round(self.seconds, 3)}
+
+    def to_row(self) -> dict[str, Any]:
+        """For `ops.maintenance`."""
+        row = asdict(self)
+        return {**row, "kind": str(self.kind), "row_count": row.pop("rows")}
 
 
 def summed_up(done: Sequence[Work]) -> str:
