@@ -177,6 +177,19 @@ def test_a_table_that_was_read_anew_is_shown_as_it_was_before_and_after(lake: La
     assert lake.rows(at(25)) == [(7, "done")]
 
 
+def test_changes_that_were_lost_with_a_slot_are_not_passed_over(lake: Lake) -> None:
+    c = lake.change
+    lake.table("bronze.orders", envelope(ROW), **{"catchment.table": "public.orders"})
+    lake.bronze(c("r", 1, 7, "new"), c("u", 5, 7, "paid"))
+    lake.bronze(c("c", 8, 1, "x"), name="users")
+    other = {"_lane": "slot@7/9/public.orders/chunk"}
+    lake.bronze({**c("T", 19), **other}, {**c("r", 20, 7, "shipped"), **other})
+    lake.bronze({**c("u", 25, 7, "done"), "_lane": "slot@7/9"})
+    assert lake.rows(at(8)) == [(7, "paid")]
+    assert "the changes after 2026-11-20T10:08:00Z were not captured" in lake.refused(at(9))
+    assert lake.rows(at(25)) == [(7, "done")]
+
+
 def test_a_table_without_a_snapshot_is_known_from_its_first_change(lake: Lake) -> None:
     lake.bronze(lake.change("c", 3, 7, "new"), lake.change("u", 5, 7, "paid"))
     assert lake.rows(at(4)) == [(7, "new")]

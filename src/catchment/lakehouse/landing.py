@@ -121,7 +121,8 @@ class GoldLayer:
         A model's error is kept in its status and stops no other model. Raises `Retriable` when the lake
         itself cannot be read.
         """
-        tables = {(table.layer, table.name): table for table in self._reader.tables(self._layers)}
+        wanted = self._wanted | {("gold", model.name) for model in self._models}
+        tables = {(table.layer, table.name): table for table in self._reader.tables(self._layers, wanted)}
         self._notice_other_writers(tables)
         self._connection = open_duckdb(threads=1, memory_limit=self._memory_limit)
         try:

@@ -34,12 +34,16 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Rows that one snapshot of the source gave. anew: all earlier rows end there. landed: when they were here."""
+    """Rows that one snapshot of the source gave. anew: all earlier rows end there. landed: when they were here.
+
+    stream: the lane of the changes that follow them; None where that cannot be told from their own.
+    """
 
     version: bytes
     anew: bool
     landed: int
     lane: str
+    stream: str | None
 
 
 class PastChanges:
@@ -47,7 +51,7 @@ class PastChanges:
 
     def __init__(self, connection: DuckDBPyConnection, bronze: Iterable[TableSnapshot], moment: datetime) -> None:
         self._connection = connection
-        self._bronze = tuple(bronze)
+        self._dated = tuple(one for one in bronze if one.files and _is_readable(one))
         self._micros = int((moment - _EPOCH).total_seconds()) * 1_000_000 + moment.microsecond
         self._literal = f"TIMESTAMPTZ {literal(moment.astimezone(UTC).isoformat(sep=' ', timespec='microseconds'))}"
         self._reached: dict[str, list[tuple[str, bytes]]] = {}
@@ -67,7 +71,26 @@ class PastChanges:
         if there:
             last = readings[there - 1].version.hex()
             dated = f"({dated} OR ({time} IS NULL AND _version <= from_hex({literal(last)})))"
-        return Cut(dated, _unknown(table, readings, there, newest, first))
+        unknown = _unknown(table, readings, there, newest, first) or self._lost(readings, there)
+        return Cut(dated, unknown)
+
+    def _lost(self, readings: Sequence[_Reading], there: int) -> str | None:
+        """Why changes are missing: the lane that the rows came by ended before the moment, and another came later."""
+        lane = readings[there - 1].stream if there else None
+        if lane is None or there == len(readings) or readings[there].stream == lane:
+            return None
+        last = max((at for one in self._dated for at in self._ends(one, lane)), default=0)
+        if self._micros <= last:
+            return None
+        return (
+            f"the changes after {spelled(last)} were not captured: its slot was lost then, and the table was read anew "
+            "later"
+        )
+
+    def _ends(self, table: TableSnapshot, lane: str) -> list[int]:
+        """When the last change came by a lane; nothing if none did."""
+        query = f"SELECT epoch_us(max({BRONZE_TIME})) FROM {_files(table)} WHERE _lane = {literal(lane)}"
+        return [row[0] for row in self._connection.execute(query).fetchall() if row[0] is not None]
 
     def _newest(self, table: TableSnapshot, time: str) -> tuple[bytes | None, int | None]:
         """The highest version committed by the moment, and the time of the first change of all."""
@@ -82,7 +105,7 @@ class PastChanges:
             f"WHERE {time} IS NULL GROUP BY _version ORDER BY _version"
         ).fetchall()
         return [
-            _Reading(version, anew, min(table.landed[file] for file in files), lane)
+            _Reading(version, anew, min(table.landed[file] for file in files), lane, _stream(lane, table))
             for version, anew, files, lane in found
         ]
 
@@ -91,10 +114,10 @@ class PastChanges:
             return True
         if self._micros >= reading.landed * 1000:
             return True
-        others = (one for one in self._bronze if one is not table and one.files)
         return any(
             version >= reading.version and reading.lane.startswith(f"{lane}/")
-            for other in others
+            for other in self._dated
+            if other is not table
             for lane, version in self._lanes(other)
         )
 
@@ -102,21 +125,22 @@ class PastChanges:
         """How far each of a table's lanes was."""
         known = self._reached.get(str(table))
         if known is None:
-            known = self._read_lanes(table)
+            known = self._connection.execute(
+                f"SELECT _lane, max(_version) FROM {_files(table)} "
+                f"WHERE {BRONZE_TIME} <= {self._literal} GROUP BY _lane"
+            ).fetchall()
             self._reached[str(table)] = known
         return known
 
-    def _read_lanes(self, table: TableSnapshot) -> list[tuple[str, bytes]]:
-        try:
-            relation(table)
-        except Unreadable:
-            return []
-        return self._connection.execute(
-            f"SELECT _lane, max(_version) FROM {_files(table)} WHERE {BRONZE_TIME} <= {self._literal} GROUP BY _lane"
-        ).fetchall()
-
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _stream(lane: str, table: TableSnapshot) -> str | None:
+    # The lane of a chunk: `<the stream's>/<table>/<chunk>`.
+    source = table.properties.get("catchment.table")
+    stream, found, _ = lane.partition(f"/{source}/") if source else (lane, "", "")
+    return stream if found else None
 
 
 def _unknown(
@@ -133,6 +157,14 @@ def _unknown(
 def spelled(micros: int) -> str:
     """Microseconds since 1970 as people write a moment."""
     return f"{datetime.fromtimestamp(micros / 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _is_readable(table: TableSnapshot) -> bool:
+    try:
+        relation(table)
+    except Unreadable:
+        return False
+    return True
 
 
 def _files(table: TableSnapshot) -> str:
