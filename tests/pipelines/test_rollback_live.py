@@ -74,6 +74,7 @@ def test_a_running_pipeline_sets_a_table_back_goes_on_and_resumes_it(database: s
         done = command("rollback", str(pipeline), "silver.accounts", "--snapshot", str(chosen["id"]))
         assert done["rows"] == chosen["rows"]
         assert json.loads(properties(pipeline, "silver.accounts")[PINNED])["snapshot"] == chosen["id"]
+        assert f"silver.accounts is pinned as it was at {chosen['at']}" in run("status", str(pipeline)).stdout
         # Capture goes on, in the same process: bronze grows, the other table is merged, this one stays.
         pinned_at = snapshots(pipeline, "silver.accounts")[-1]["id"]
         before = {name: snapshots(pipeline, name)[-1]["id"] for name in ("bronze.accounts", "silver.events")}

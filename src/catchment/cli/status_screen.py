@@ -26,6 +26,9 @@ def show(status: dict[str, Any]) -> None:
         console.print(_health(status["lake"]["tables"]))
     if not status["lake"]["available"]:
         console.print(Text(f"The lake cannot be asked: {status['lake']['error']}"))
+    for name, one in status["lake"]["tables"].items():
+        if one["pinned_at"]:
+            console.print(Text(f"{name} is pinned as it was at {one['pinned_at']}; `catchment resume` goes on."))
     for rule, said in status["gold_stopped"].items():
         console.print(Text(f"Gold is stopped by {rule}: {said}"))
     for text in _source(status["source"]):

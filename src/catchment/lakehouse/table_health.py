@@ -5,10 +5,12 @@ From the table's metadata alone, so that any process may ask at any time.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catchment.lakehouse.current import BRONZE_SINCE
+from catchment.lakehouse.snapshot_listing import PINNED
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -25,6 +27,7 @@ class TableHealth:
     dead_rows: rows that delete files name, those of files that left meanwhile among them; delete files are merged
     before that is much. readable_since: the oldest kept snapshot, epoch seconds. maintained_at: the newest kept
     commit of maintenance, and maintained_by its kind. bronze_since: before this moment changes have left bronze.
+    pinned_at: the time of the snapshot that the table was set back to, and stays at until it is resumed.
     """
 
     files: int
@@ -36,6 +39,7 @@ class TableHealth:
     maintained_at: float | None
     maintained_by: str | None
     bronze_since: str | None
+    pinned_at: str | None
 
 
 def health(table: Table) -> TableHealth:
@@ -45,6 +49,7 @@ def health(table: Table) -> TableHealth:
     by_maintenance = [one for one in ours if _said(one, MAINTENANCE)]
     last = by_maintenance[-1] if by_maintenance else None
     now = metadata.current_snapshot()
+    pinned = metadata.properties.get(PINNED)
     return TableHealth(
         files=_count(now, "total-data-files"),
         size=_count(now, "total-files-size"),
@@ -55,6 +60,7 @@ def health(table: Table) -> TableHealth:
         maintained_at=last.timestamp_ms / 1000 if last is not None else None,
         maintained_by=_said(last, MAINTENANCE) if last is not None else None,
         bronze_since=metadata.properties.get(BRONZE_SINCE),
+        pinned_at=json.loads(pinned)["at"] if pinned else None,
     )
 
 
