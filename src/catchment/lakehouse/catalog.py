@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
 from catchment.lakehouse.config import CatalogConfig
@@ -22,6 +22,8 @@ CATALOG_NAME = "catchment"
 
 BUSY_TIMEOUT_SECONDS = 15.0
 """How long a connection waits for another process's SQLite transaction."""
+
+_NOT_IN_LOCATIONS = frozenset("#?")
 
 
 def load_catalog(config: CatalogConfig, directory: Path) -> Catalog:
@@ -83,6 +85,11 @@ def catalog_properties(config: CatalogConfig, directory: Path) -> dict[str, str]
         properties["uri"] = _absolute_uri(config.uri, directory)
     if config.warehouse is not None and "://" not in config.warehouse and config.type in ("sql", "in-memory"):
         properties["warehouse"] = f"file://{(directory / config.warehouse).resolve()}"
+    if (place := local_path(properties.get("warehouse"))) is not None and set(str(place)) & _NOT_IN_LOCATIONS:
+        raise ConfigError(
+            f"The lake cannot be in {place}: `#` and `?` end the path in a location, for Iceberg's readers. Choose "
+            "another directory."
+        )
     return properties
 
 
@@ -129,7 +136,7 @@ def sqlite_file(uri: str | None) -> Path | None:
     if uri is None or not uri.startswith("sqlite"):
         return None
     name = uri.partition(":///")[2].partition("?")[0]
-    return None if name in ("", ":memory:") else Path(name)
+    return None if name in ("", ":memory:") else Path(unquote(name))
 
 
 def local_path(location: str | None) -> Path | None:
@@ -137,7 +144,8 @@ def local_path(location: str | None) -> Path | None:
     if location is None:
         return None
     if location.startswith("file:"):
-        return Path(unquote(urlparse(location).path)) if "%" in location else Path(urlparse(location).path)
+        # PyIceberg puts paths into locations as they are: a percent sign stands for itself.
+        return Path(location.removeprefix("file://").removeprefix("file:"))
     return None if "://" in location else Path(location)
 
 
@@ -147,7 +155,8 @@ def _absolute_uri(uri: str, directory: Path) -> str:
         return uri
     scheme, _, rest = uri.partition(":///")
     query = rest.partition("?")[2]
-    return f"{scheme}:///{(directory / database).resolve()}" + (f"?{query}" if query else "")
+    path = str((directory / database).resolve()).replace("%", "%25")  # a database's URI is quoted, unlike a location
+    return f"{scheme}:///{path}" + (f"?{query}" if query else "")
 
 
 def _text(value: object) -> str:
