@@ -51,7 +51,7 @@ def kind(node: exp.Expr | None) -> Kind:
         return _CAST_KINDS.get(node.to.this, Kind.UNKNOWN)
     if isinstance(node, exp.Literal):
         return Kind.UNKNOWN if node.is_string else Kind.WHOLE if node.is_int else _number(str(node.this))
-    if isinstance(node, (exp.Div, exp.Avg, exp.StddevSamp, exp.TimeToUnix)):
+    if isinstance(node, (exp.Div, exp.Avg, exp.Stddev, exp.StddevSamp, exp.TimeToUnix)):
         return Kind.DOUBLE
     if isinstance(node, (exp.Count, exp.RowNumber, exp.Rank, exp.DenseRank, exp.DateDiff, exp.Length)):
         return Kind.WHOLE
@@ -202,6 +202,12 @@ def _from_one(node: exp.Expr) -> str | None:
     return None if plain else "substring begins at a plain number from 1"
 
 
+def _length(node: exp.Expr) -> str | None:
+    length = node.expression
+    plain = isinstance(length, exp.Literal) and length.is_int
+    return None if plain else "left takes a plain number of characters"
+
+
 def _join(node: exp.Expr) -> str | None:
     words = {str(node.args.get(name) or "").upper() for name in ("method", "side", "kind")} - {""}
     if words <= {"LEFT", "RIGHT", "FULL", "INNER", "CROSS", "OUTER"}:
@@ -296,8 +302,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "coalesce": Function((exp.Coalesce,)),
     "contains": Function((exp.Contains,), athena=False),
     "count": Function((exp.Count,)),
+    "cume_dist": Function((exp.CumeDist,)),
     "date_diff": Function((exp.DateDiff,), _days),
     "date_trunc": Function((exp.TimestampTrunc, exp.DateTrunc), _truncated),
+    "day": Function((exp.Day,)),
     "dense_rank": Function((exp.DenseRank,)),
     "epoch": Function((exp.TimeToUnix,)),
     "exists": Function((exp.Exists,)),
@@ -305,26 +313,33 @@ FUNCTIONS: Mapping[str, Function] = {
     "first_value": Function((exp.FirstValue,)),
     "floor": Function((exp.Floor,)),
     "greatest": Function((exp.Greatest,), athena=False),
+    "hour": Function((exp.Hour,)),
     "lag": Function((exp.Lag,)),
     "last_value": Function((exp.LastValue,)),
     "lead": Function((exp.Lead,)),
     "least": Function((exp.Least,), athena=False),
+    "left": Function((exp.Left,), _length),
     "length": Function((exp.Length,)),
     "max": Function((exp.Max,)),
     "median": Function((exp.Median,), _double, athena=False),
     "min": Function((exp.Min,)),
+    "minute": Function((exp.Minute,)),
+    "month": Function((exp.Month,)),
     "ntile": Function((exp.Ntile,)),
     "nullif": Function((exp.Nullif,)),
     "percent_rank": Function((exp.PercentRank,)),
+    "quarter": Function((exp.Quarter,)),
     "quantile_cont": Function((exp.PercentileCont,), _double, athena=False),
     "rank": Function((exp.Rank,)),
     "replace": Function((exp.Replace,)),
     "round": Function((exp.Round,), _round),
     "row_number": Function((exp.RowNumber,)),
     "starts_with": Function((exp.StartsWith,)),
+    "stddev": Function((exp.Stddev,), _double),
     "stddev_samp": Function((exp.StddevSamp,), _double),
     "substring": Function((exp.Substring,), _from_one),
     "sum": Function((exp.Sum,)),
+    "year": Function((exp.Year,)),
 }
 """By the name that DuckDB has for them. A test runs each, in DuckDB and in Spark."""
 
