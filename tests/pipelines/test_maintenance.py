@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pyiceberg.manifest import ManifestContent
+from pyiceberg.manifest import DataFile, ManifestContent
 
-from catchment.lakehouse.commit import open_or_create, replace
+from catchment.lakehouse.commit import commit_alone, open_or_create, replace, write_rows
 from catchment.lakehouse.config import MaintenanceConfig
 from catchment.lakehouse.maintenance import plan
+from catchment.lakehouse.maintenance.expiry import LeavingFiles
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.work import Kind, Work
 from catchment.lakehouse.silver import bronze_changes
-from catchment.lakehouse.table import LakeTable
+from catchment.lakehouse.table import Change, LakeTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.sinks.base import Sink
 from pipelines import iceberg_writer as writer
@@ -185,6 +186,36 @@ def test_a_file_that_is_not_committed_yet_is_no_orphan_however_old_it_is(tmp_pat
     sink.flush()
     sink.close()
     assert writer.rows(tmp_path, "both") == writer.expected("both", 20)
+
+
+def test_a_file_that_came_back_stays_as_long_as_a_snapshot_has_it(tmp_path: Path) -> None:
+    """As after a rollback, where the snapshot that took it away again was never looked at."""
+    with lake(tmp_path) as opened:
+        rows = pa.table({"city": ["a", "b"]})
+        table = open_or_create(opened.catalog, ("gold", "cities"), rows.schema, {}, snapshots_kept=2)
+
+        def files() -> list[DataFile]:
+            return write_rows(table, table.metadata.schema(), rows.to_reader())
+
+        def commit(change: Change) -> None:
+            commit_alone(opened.catalog, table.draft(change))
+
+        leaving = LeavingFiles()
+        first = files()
+        commit(Change(first))
+        commit(Change(files(), removed=[first[0].file_path]))
+        leaving.look(table.metadata, table.table.io)
+        commit(Change(first, replace=True))
+        leaving.look(table.metadata, table.table.io)
+        back = table.metadata.current_snapshot_id
+        assert back is not None
+        opened.catalog.load_table(("gold", "cities")).manage_snapshots().create_tag(back, "audit").commit()
+        table = LakeTable.load(opened.catalog, ("gold", "cities"), snapshots_kept=1)
+        for _ in range(3):
+            commit(Change(files(), replace=True))
+        assert {one.snapshot_id for one in table.metadata.snapshots} == {back, table.metadata.current_snapshot_id}
+        leaving.look(table.metadata, table.table.io)
+        assert first[0].file_path not in leaving.due(table.metadata, table.table.io)
 
 
 def test_an_orphan_of_a_gold_table_goes_too(tmp_path: Path) -> None:

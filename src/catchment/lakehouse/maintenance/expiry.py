@@ -1,13 +1,13 @@
 """Files that left a table, until no kept snapshot needs them any more.
 
-Which files those are is known from the commits that took them away, so that nothing has to be listed or compared:
-a file is needed by snapshots from before that commit only. After a rollback a file may be in use again; then the
-commit that takes it away again decides.
+Which files those are is known from the commits that took them away, so that nothing has to be listed: a file is
+needed by snapshots from before that commit only. A rollback may bring one back, so before anything is deleted every
+kept snapshot is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pyiceberg.io import FileIO
@@ -36,6 +36,7 @@ class LeavingFiles:
     def __init__(self) -> None:
         self._seen = -1
         self._leaving: list[_Leaving] = []
+        self._kept = _KeptFiles()
 
     def look(self, metadata: TableMetadata, io: FileIO) -> None:
         """See what the snapshots since the last look have taken away. Reads only where something was."""
@@ -47,18 +48,51 @@ class LeavingFiles:
                 self._leaving.append(_Leaving(files, frozenset(other.snapshot_id for other in ours[:index])))
             self._seen = max(self._seen, number)
 
-    def due(self, metadata: TableMetadata, live: Collection[str]) -> dict[str, int]:
-        """Files, with their sizes, that no kept snapshot needs; they are forgotten here. live: the current ones."""
+    def due(self, metadata: TableMetadata, io: FileIO) -> dict[str, int]:
+        """Files, with their sizes, that no kept snapshot needs; they are forgotten here."""
         held = {one.snapshot_id for one in metadata.snapshots}
         over = [one for one in self._leaving if not one.snapshots & held]
+        if not over:
+            return {}
+        try:
+            needed = self._kept.named(metadata, io)
+        except FileNotFoundError:
+            # A commit has let snapshots go meanwhile: the next look knows.
+            return {}
         self._leaving = [one for one in self._leaving if one.snapshots & held]
-        needed = {path for one in self._leaving for path in one.files} | set(live)
         return {path: size for one in over for path, size in one.files.items() if path not in needed}
 
     @property
     def waiting(self) -> int:
         """How many files still wait for their snapshots to expire."""
         return len({path for one in self._leaving for path in one.files})
+
+
+class _KeptFiles:
+    """What the kept snapshots name; a snapshot and a manifest are read once."""
+
+    def __init__(self) -> None:
+        self._manifests: dict[int, frozenset[str]] = {}
+        self._files: dict[str, frozenset[str]] = {}
+
+    def named(self, metadata: TableMetadata, io: FileIO) -> set[str]:
+        """Every data and delete file that a kept snapshot has."""
+        manifests: dict[int, frozenset[str]] = {}
+        for snapshot in metadata.snapshots:
+            known = self._manifests.get(snapshot.snapshot_id)
+            manifests[snapshot.snapshot_id] = known if known is not None else self._read(snapshot, io)
+        self._manifests = manifests
+        in_use = frozenset[str]().union(*manifests.values())
+        self._files = {path: files for path, files in self._files.items() if path in in_use}
+        return {file for files in self._files.values() for file in files}
+
+    def _read(self, snapshot: Snapshot, io: FileIO) -> frozenset[str]:
+        listed = snapshot.manifests(io)
+        for one in listed:
+            if one.manifest_path not in self._files:
+                entries = one.fetch_manifest_entry(io, discard_deleted=True)
+                self._files[one.manifest_path] = frozenset(entry.data_file.file_path for entry in entries)
+        return frozenset(one.manifest_path for one in listed)
 
 
 def _takes_away(snapshot: Snapshot) -> bool:

@@ -158,7 +158,7 @@ class Maintainer:
             return
         files = known.files = known.lister.files(table, moment.manifests)
         known.leaving.look(moment.metadata, table.table.io)
-        yield from self._expired_files(table, known.leaving, moment, files)
+        yield from self._expired_files(table, known.leaving, moment)
         yield from self._compaction(table, known, files)
         if seldom:
             yield from self._retention(table, files)
@@ -227,11 +227,8 @@ class Maintainer:
 
     # -- what time makes due
 
-    def _expired_files(
-        self, table: LakeTable, leaving: LeavingFiles, moment: _Moment, files: TableFiles
-    ) -> Iterator[Piece]:
-        live = {one.location for one in files.data} | {one.location for one in files.deletes}
-        gone = leaving.due(moment.metadata, live)
+    def _expired_files(self, table: LakeTable, leaving: LeavingFiles, moment: _Moment) -> Iterator[Piece]:
+        gone = leaving.due(moment.metadata, table.table.io)
         if not gone:
             return
 
