@@ -93,7 +93,8 @@ def _check_rules(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) -
         rules = load_rules(config.directory / config.lakehouse.quality)
     except ConfigError:
         return []  # told by check_files
-    return check_rules(rules, {_lake_name(table): there for table, there in columns.items()})
+    lake = {_lake_name(table): there for table, there in columns.items()}
+    return check_rules(rules, lake, config.lakehouse.silver)
 
 
 def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) -> list[Finding]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from catchment.config import load
 from catchment.errors import ConfigError
 from catchment.quality.config import Severity
+from catchment.quality.preflight import check_rules
 from catchment.quality.rules import load_rules
 
 SHOP = """\
@@ -113,3 +115,28 @@ def test_a_table_without_rules_has_none(tmp_path: Path) -> None:
     (tmp_path / "quality.yaml").write_text("tables:\n  orders:\n")
     rules = load_rules(tmp_path / "quality.yaml", {})
     assert rules.of("orders").rules == rules.of("others").rules == ()
+
+
+def test_rules_that_nobody_could_judge_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "quality.yaml").write_text(SHOP)
+    rules = load_rules(tmp_path / "quality.yaml", {})
+    columns = ("order_id", "user_id", "status", "total_amount", "quantity", "unit_price", "email")
+    there = {"fact_sales": columns, "dim_users": ("user_id",)}
+    assert [finding.severity for finding in check_rules(rules, there)] == ["ok"]
+    said = [finding.message for finding in check_rules(rules, {"fact_sale": columns})]
+    assert "quality.yaml:3: Table fact_sales is not captured: the rule is not judged. Did you mean fact_sale?" in said
+    assert any("Table dim_users is not captured" in one for one in said)
+    (no_column,) = check_rules(rules, {**there, "dim_users": ("id",)})
+    assert "dim_users has no column user_id" in no_column.message
+    (apart,) = check_rules(rules, there, ["dim_users"])
+    assert "fact_sales is not in `lakehouse.silver`" in apart.message
+
+
+def test_rules_need_silver(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(
+        "name: shop\nsource: {type: postgres, dsn: x}\nlakehouse:\n  silver: false\n  quality: quality.yaml\n"
+        "sinks: [{type: iceberg}]\n"
+    )
+    with pytest.raises(ConfigError, match=r"pipeline\.yaml:3: .*`quality` needs `silver`"):
+        load(path, {})

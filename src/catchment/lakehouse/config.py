@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from catchment.component import ComponentConfig
 
@@ -63,3 +63,9 @@ class LakehouseConfig(ComponentConfig):
     """A file of quality rules (quality.yaml), relative to pipeline.yaml."""
     maintenance: MaintenanceConfig = MaintenanceConfig()
     """Compaction, expiry, orphans and retention."""
+
+    @model_validator(mode="after")
+    def _rules_need_silver(self) -> LakehouseConfig:
+        if self.quality is not None and self.silver is False:
+            raise ValueError("`quality` needs `silver`: rows are judged when they are merged; take one of them out")
+        return self

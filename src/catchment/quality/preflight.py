@@ -9,16 +9,32 @@ from catchment.finding import Finding, ok, warning
 from catchment.quality.config import Relationship
 from catchment.quality.expression import ENVELOPE
 from catchment.quality.outcome import counted
-from catchment.quality.rules import QualityRules, Rule
+from catchment.quality.rules import QualityRules, Rule, TableRules
 
 
-def check_rules(rules: QualityRules, columns: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """A warning for each rule about a table or column that there is not, given the lake's tables and columns.
+def check_rules(
+    rules: QualityRules, columns: Mapping[str, Sequence[str]], merged: bool | Sequence[str] = True
+) -> list[Finding]:
+    """A warning for each rule that nobody could judge, given the lake's tables and columns.
 
-    Not errors: capture does not depend on rules, and a table may come later.
+    merged: the tables that silver has, True for all. Not errors: capture does not depend on rules, and a table may
+    come later.
     """
     found = [finding for rule in rules for finding in _check(rule, columns)]
+    found += [_not_merged(table) for table in rules.tables.values() if table.row_rules and not _in(table.table, merged)]
     return found or [ok("quality", f"{counted(len(list(rules)), 'rule')}; their tables and columns are there.")]
+
+
+def _in(table: str, merged: bool | Sequence[str]) -> bool:
+    return merged if isinstance(merged, bool) else table in merged
+
+
+def _not_merged(table: TableRules) -> Finding:
+    return warning(
+        f"quality {table.table}",
+        f"{table.rules[0].place}: {table.table} is not in `lakehouse.silver`: its rows are not judged when they are "
+        "merged, and none is quarantined. `catchment quality` judges them all the same.",
+    )
 
 
 def _check(rule: Rule, columns: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
