@@ -16,6 +16,8 @@ from psycopg import sql
 
 import catchment
 from catchment import config
+from catchment.verify.report import Outcome
+from catchment.verify.verification import Verification
 
 PIPELINE = """\
 name: {name}
@@ -138,6 +140,14 @@ def expect_equal(pipeline: Path, dsn: str, table: str, key: tuple[str, ...]) -> 
             f"{layer}.{table}: missing {sorted(missing)[:3]}, too many {sorted(ghosts)[:3]}"
         )
         assert len(expected) == len(actual), f"{layer}.{table} has rows twice"
+
+
+def expect_verified(pipeline: Path) -> None:
+    """`catchment verify --deep` says that the lake, silver with its quarantine, is what its source is."""
+    verdict = Verification(config.load(pipeline), deep=True).run()
+    assert verdict.outcome is Outcome.EQUAL, [
+        (one.table, one.outcome, one.reason, one.missing, one.extra, one.different) for one in verdict.tables
+    ]
 
 
 def expect_once(pipeline: Path, tables: list[str]) -> int:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from catchment import failpoint
-from pipelines.lake import catch_up, expect_equal, expect_once, query, start, wait_for, write_pipeline
+from pipelines.lake import catch_up, expect_equal, expect_once, expect_verified, query, start, wait_for, write_pipeline
 from pipelines.workload import TABLES, Workload, set_up
 
 
@@ -47,6 +47,7 @@ def _rounds(database: str, directory: Path, names: list[str], catch_up_bytes: in
     streamed = expect_once(pipeline, list(TABLES))
     for table, key in TABLES.items():
         expect_equal(pipeline, database, table, key)
+    expect_verified(pipeline)
     # What was committed before the slot was made came as rows of the snapshot.
     assert 0 < streamed <= workload.changes
 
