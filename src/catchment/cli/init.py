@@ -47,10 +47,11 @@ SOURCE_DSN=postgresql://user:password@127.0.0.1:5432/database
 
 MODEL = """\
 -- name: orders_by_status
+-- key: status
 -- description: How many orders there are in each status. Change this model to fit your own tables.
--- A model is one SELECT over current.<table>, bronze.<table> or gold.<model>; its rows become gold.<name>.
+-- A model is one SELECT over silver.<table>, bronze.<table> or gold.<model>; its rows become gold.<name>.
 SELECT status, count(*) AS orders
-FROM current.orders
+FROM silver.orders
 GROUP BY status
 ORDER BY orders DESC
 """
