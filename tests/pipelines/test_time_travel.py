@@ -248,6 +248,33 @@ def test_without_bronze_and_history_the_nearest_snapshot_is_read(lake: Lake) -> 
     assert "silver.orders has every row" in lake.refused(second, "silver.orders_quarantine")
 
 
+def test_a_snapshot_is_brought_forward_by_what_bronze_still_has(lake: Lake) -> None:
+    """Silver's snapshot is of now; bronze goes on for minutes that are still to come."""
+    now = lake.silver((7, "new"), (8, "new"))
+    lake.silver((9, "odd"), end="_quarantine")
+    made = lake.silver((7, "new"), (8, "new"))
+    later = [made + timedelta(minutes=n) for n in range(6)]
+
+    def change(op: str, number: int, key: int | None = None, status: str | None = None) -> dict[str, Any]:
+        # Above the versions of silver's rows, which are their keys.
+        made_of = lake.change(op, 100 + number, key, status)
+        return {**made_of, "_committed_at": None if op in "rT" else later[number]}
+
+    # Of the changes that silver holds some are gone, such as the delete of a row that was read once.
+    lake.bronze({**lake.change("r", 1, 6, "deleted since")}, lake.change("u", 3, 8, "new"))
+    lake.bronze(change("u", 1, 7, "paid"), change("d", 2, 8), change("u", 3, 9, "mended"), change("c", 3, 10, "new"))
+    lake.forget_bronze()
+    assert lake.read_from(later[3])[0] == "snapshot"
+    assert "and bronze from there until" in lake.read_from(later[3])[1]
+    assert lake.rows(later[0]) == [(7, "new"), (8, "new"), (9, "odd")]
+    assert lake.rows(later[2], "silver.orders") == [(7, "paid"), (9, "odd")]
+    assert lake.rows(later[3]) == [(7, "paid"), (9, "mended"), (10, "new")]
+    lake.bronze(change("t", 4), change("c", 5, 11, "new"))
+    assert lake.rows(later[4]) == []
+    assert lake.rows(later[5]) == [(11, "new")]
+    assert now <= made
+
+
 def test_gold_is_shown_at_its_nearest_snapshot(lake: Lake) -> None:
     first = lake.replace("gold.totals", pa.table({"id": [1], "status": ["first"]}))
     lake.replace("gold.totals", pa.table({"id": [1], "status": ["second"]}))

@@ -44,13 +44,13 @@ def relation(table: TableSnapshot) -> str:
     WHERE coalesce(get_bit(dead.bits, rows.file_row_number::INTEGER), 0) = 0"""
 
 
-DEAD_ROWS_SCHEMA = "_dead_rows"
-"""Where the bitmaps are that the views look into."""
+HIDDEN_SCHEMA = "_hidden"
+"""Where that is which views are made of, such as bitmaps of dead rows."""
 
 
 def dead_rows_name(table: TableSnapshot) -> str:
     """What `relation` calls the table of bitmaps."""
-    return f"{DEAD_ROWS_SCHEMA}.{identifier(str(table))}"
+    return f"{HIDDEN_SCHEMA}.{identifier(str(table))}"
 
 
 def dead_rows(table: TableSnapshot) -> pa.Table:

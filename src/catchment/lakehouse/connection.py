@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.bronze import DEAD_ROWS_SCHEMA
+from catchment.lakehouse.bronze import HIDDEN_SCHEMA
 from catchment.lakehouse.mentions import mentioned
 from catchment.lakehouse.moment import LakeReader, TableSnapshot
 from catchment.lakehouse.sql import identifier, literals
@@ -128,7 +128,7 @@ def open_duckdb(threads: int | None = None, memory_limit: str | None = None) -> 
         config["memory_limit"] = memory_limit
     connection = duckdb.connect(":memory:", config=config)
     connection.execute("SET TimeZone = 'UTC'")
-    for schema in (*SCHEMAS, DEAD_ROWS_SCHEMA):
+    for schema in (*SCHEMAS, HIDDEN_SCHEMA):
         connection.execute(f"CREATE SCHEMA {schema}")
     return connection
 

@@ -33,17 +33,25 @@ def relation(table: TableSnapshot) -> str:
     gone = table.properties.get(BRONZE_SINCE)
     if gone is not None:
         raise Unreadable(f"{table} no longer has the changes from before {gone}; query silver.{table.name}")
-    after = _row_type(table)
+    return replay_of(table, f"{identifier(table.layer)}.{identifier(table.name)}")
+
+
+def replay_of(table: TableSnapshot, changes: str) -> str:
+    """A SELECT of what a bronze table's changes amount to, as far as they are in the relation `changes`.
+
+    Raises `Unreadable` for a table without a key.
+    """
+    after = row_type(table)
     types = {field.name: field.field_type for field in after.fields}
     key = tuple(json.loads(table.properties.get(KEY_PROPERTY, "[]")))
     if not key or not types.keys() >= set(key):
         raise Unreadable(f"{table} has no key, so it has no current rows; query its changes in {table}")
     uncertain = [name for name in key if may_be_unrepresentable(types[name])]
-    changes = f"{identifier(table.layer)}.{identifier(table.name)}"
     return Replay(changes, key, tuple(types), as_text=uncertain).sql()
 
 
-def _row_type(table: TableSnapshot) -> StructType:
+def row_type(table: TableSnapshot) -> StructType:
+    """The columns of a bronze table's rows. Raises `Unreadable` for a table that has none."""
     from pyiceberg.types import StructType
 
     after = next((field.field_type for field in table.schema.fields if field.name == "after"), None)

@@ -1,8 +1,8 @@
 """The lake as it was at a moment of the source's clock: views that hide what was committed later.
 
 Rows come from bronze, replayed up to that moment, as long as bronze has all changes; else from the table's history;
-else from the nearest kept snapshot of its silver table. Each table's `Account` says which. What nobody can know, such
-as a table's rows before it was first read, is refused.
+else from the nearest kept snapshot of its silver table, brought forward by what bronze still has. Each table's
+`Account` says which. What nobody can know, such as a table's rows before it was first read, is refused.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from catchment.errors import ConfigError
 from catchment.lakehouse import bronze, history_view, views
 from catchment.lakehouse.bronze import Unreadable
-from catchment.lakehouse.current import BRONZE_SINCE, KEY_PROPERTY
+from catchment.lakehouse.current import BRONZE_SINCE, KEY_PROPERTY, replay_of, row_type
 from catchment.lakehouse.past_changes import BRONZE_TIME, VERSIONS_TIME, PastChanges, spelled
-from catchment.lakehouse.sql import identifier
+from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -162,7 +162,7 @@ class Past:
             raise _NotKept(f"bronze.{name} no longer has the changes from before {gone}")
         self._must_be_known(table)
         silver = self._tables.get(("silver", name))
-        select = f"FROM {_at(f'current.{name}')}" if silver is None else self._as_silver(silver, f"current.{name}")
+        select = f"FROM {_at(f'current.{name}')}" if silver is None else self._as_silver(silver, _at(f"current.{name}"))
         return _Rows("bronze", f"bronze replayed until {self._text}", select)
 
     def _from_history(self, name: str) -> _Rows:
@@ -178,7 +178,7 @@ class Past:
         if not self._is_whole(name, versions):
             raise _NotKept("its history began when there were rows already")
         since, is_current = (f"_{one}" if one in kept else one for one in ("valid_from", "is_current"))
-        select = self._as_silver(silver, f"silver.{history}", {"_committed_at": since}) + f" WHERE {is_current}"
+        select = self._as_silver(silver, _at(f"silver.{history}"), {"_committed_at": since}) + f" WHERE {is_current}"
         return _Rows("history", f"the versions in {versions} until {self._text}", select)
 
     def _from_snapshot(self, name: str) -> _Rows:
@@ -190,7 +190,52 @@ class Past:
         quarantine = self._tables.get(("silver", f"{name}_quarantine"))
         if quarantine is not None and self._log(quarantine):
             selects.append(self._relation(self._nearest(quarantine)[1]))
-        return _Rows("snapshot", _nearest(past, at), " UNION ALL BY NAME ".join(selects))
+        rows, detail = " UNION ALL BY NAME ".join(selects), f"snapshot {past.snapshot} of {spelled(at * 1000)}"
+        made = min((then for then, snapshot in silver.log if snapshot == past.snapshot), default=at)
+        result = self._brought_forward(name, rows, datetime.fromtimestamp(made / 1000, UTC))
+        if result is None:
+            return _Rows("snapshot", f"{detail}, the nearest: what was in the lake then", rows)
+        return _Rows("snapshot", f"{detail}, and bronze from there until {self._text}", self._as_silver(silver, result))
+
+    def _brought_forward(self, name: str, rows: str, made: datetime) -> str | None:
+        """A view of what rows, as they were in silver at `made`, became by the changes that bronze has since.
+
+        The rows stand for all changes before, as if a snapshot of the source had read them; by their versions the
+        changes that they hold already are told apart. None where bronze does not reach back so far.
+        """
+        table = self._tables["bronze", name]
+        since = table.properties.get(BRONZE_SINCE)
+        if since is None or self._is_refused(table) or made < in_utc(datetime.fromisoformat(since)):
+            return None
+        # A snapshot of the source that silver holds is not read again: rows of it may be gone, and their deletes, too.
+        dated = f"SELECT max(_version) AS _version FROM {_at(str(table))} WHERE _committed_at <= {_literal(made)}"
+        held = self._connection.execute(f"SELECT max(_version) FROM ({rows} UNION ALL BY NAME {dated})").fetchall()
+        if held[0][0] is None:
+            return None
+        after = row_type(table)
+        there = {row[0] for row in self._connection.execute(f"DESCRIBE {rows}").fetchall()}
+        values = ", ".join(
+            f"{literal(one.name)}: {identifier(one.name) if one.name in there else 'NULL'}" for one in after.fields
+        )
+        changes, result = (f"{bronze.HIDDEN_SCHEMA}.{identifier(f'{what} of {name}')}" for what in ("changes", "rows"))
+        self._connection.execute(f"""
+            CREATE OR REPLACE VIEW {changes} AS
+            FROM {_at(str(table))}
+            WHERE _committed_at > {_literal(in_utc(datetime.fromisoformat(since)))}
+                OR (_committed_at IS NULL AND _version > from_hex({literal(held[0][0].hex())}))
+            UNION ALL BY NAME
+            SELECT 'r' AS _op, '' AS _lane, _version AS _position, _version, _committed_at, _unrepresentable,
+                CAST({{{values}}} AS {bronze.duck_type(after)}) AS after
+            FROM ({rows}) AS rows""")
+        self._connection.execute(f"CREATE OR REPLACE VIEW {result} AS {replay_of(table, changes)}")
+        return result
+
+    def _is_refused(self, table: TableSnapshot) -> bool:
+        try:
+            bronze.relation(table)
+        except Unreadable:
+            return True
+        return False
 
     def _show_snapshot(self, table: TableSnapshot) -> None:
         """A table that is landed whole: its nearest snapshot."""
@@ -202,7 +247,8 @@ class Past:
             self._refuse(name, f"{name} as of {self._text}: {reason}")
             return
         self._connection.execute(f"CREATE OR REPLACE VIEW {_at(name)} AS {select}")
-        self._account(name, "snapshot", _nearest(past, at))
+        detail = f"snapshot {past.snapshot} of {spelled(at * 1000)}, the nearest: what was in the lake then"
+        self._account(name, "snapshot", detail)
 
     def _must_be_known(self, table: TableSnapshot) -> None:
         unknown = self._unknown.get(str(table))
@@ -255,13 +301,13 @@ class Past:
 
     def _as_silver(self, silver: TableSnapshot, source: str, instead: Mapping[str, str] | None = None) -> str:
         """What `source` has, in silver's columns; NULL where it has no such column."""
-        there = {column for column, _ in self._columns(source)}
+        there = {row[0] for row in self._connection.execute(f"DESCRIBE {source}").fetchall()}
         columns = []
         for field in silver.schema.fields:
             name = (instead or {}).get(field.name, field.name)
             value = identifier(name) if name in there else "NULL"
             columns.append(f"CAST({value} AS {bronze.duck_type(field.field_type)}) AS {identifier(field.name)}")
-        return f"SELECT {', '.join(columns)} FROM {_at(source)}"
+        return f"SELECT {', '.join(columns)} FROM {source}"
 
     def _columns(self, view: str) -> list[tuple[str, str]]:
         """Names and types of a view's columns."""
@@ -280,5 +326,5 @@ def _at(name: str) -> str:
     return f"{identifier(schema)}.{identifier(table)}"
 
 
-def _nearest(past: TableSnapshot, at: int) -> str:
-    return f"snapshot {past.snapshot} of {spelled(at * 1000)}, the nearest: what was in the lake then"
+def _literal(moment: datetime) -> str:
+    return f"TIMESTAMPTZ {literal(moment.isoformat(sep=' ', timespec='microseconds'))}"
