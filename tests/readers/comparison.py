@@ -16,7 +16,7 @@ from catchment.lakehouse.connection import connect_lake
 from readers.scans import Scans
 from readers.spark import Spark
 
-READERS = ("our view", "iceberg_scan", "DuckDB by name", "Polars", "Spark")
+READERS = ("our view", "iceberg_scan", "DuckDB by name", "Polars", "Polars by name", "Spark")
 """What is compared with PyIceberg."""
 
 
@@ -55,6 +55,8 @@ def read(shelf: Shelf, table: str, reader: str, spark: Spark, scans: Scans) -> p
                 scans.duckdb("DETACH shelf")
         case "Polars":
             return scans.polars(location)
+        case "Polars by name":
+            return scans.polars_by_name(table, shelf.uri)
         case "Spark":
             catalog = f"shelf_{shelf.uri.rpartition(':')[2]}"
             spark.attach(catalog, shelf.uri)

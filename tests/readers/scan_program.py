@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import polars
 import pyarrow as pa
+from pyiceberg.catalog import load_catalog
 
 from readers.answers import serve
 
@@ -23,7 +24,10 @@ def main() -> None:
 
     def answer(request: dict[str, Any]) -> pa.Table | None:
         if "polars" in request:
-            frame: pa.Table = polars.scan_iceberg(request["polars"]).collect().to_arrow()
+            source = request["polars"]
+            if "catalog" in request:
+                source = load_catalog("lake", type="rest", uri=request["catalog"]).load_table(source)
+            frame: pa.Table = polars.scan_iceberg(source).collect().to_arrow()
             return frame
         result = connection.execute(request["sql"])
         return result.to_arrow_table() if result.description else None

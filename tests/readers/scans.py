@@ -30,6 +30,10 @@ class Scans:
         """All rows of a table, by Polars' `scan_iceberg`."""
         return self._process.ask(polars=location)
 
+    def polars_by_name(self, table: str, uri: str) -> pa.Table:
+        """All rows of a table `namespace.table`, by Polars through an Iceberg REST catalog."""
+        return self._process.ask(polars=table, catalog=uri)
+
     def close(self) -> None:
         """End it."""
         self._process.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,14 +16,16 @@ SETTINGS = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     # Sessions are short: compiling for speed and collecting in parallel would cost more than they save.
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+    "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.io.tmpdir={Path.cwd()}",
     "spark.ui.enabled": "false",
     "spark.sql.catalogImplementation": "in-memory",
     "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
     "spark.sql.session.timeZone": "UTC",
     # A handful of rows: with two hundred partitions a join would take seconds.
     "spark.sql.shuffle.partitions": "1",
-    "spark.sql.warehouse.dir": "spark-warehouse",
+    # What it leaves behind goes with the process's own directory, however it ends.
+    "spark.sql.warehouse.dir": str(Path.cwd() / "warehouse"),
+    "spark.local.dir": str(Path.cwd() / "local"),
 }
 
 
