@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 import pytest
 
 import catchment
 from catchment.testing.lake import expect_silver_equals_current
-from pipelines.lake import catch_up, run, write_pipeline
+from pipelines.lake import catch_up, run, wait_for, write_pipeline
 
 TABLE = """
 CREATE TABLE orders (
@@ -60,7 +61,7 @@ def source(database_18: str) -> Iterator[Source]:
     one.connection.close()
 
 
-def life(source: Source, pipeline: Path) -> None:
+def life(source: Source, pipeline: Path, in_the_middle: Callable[[], None] = lambda: None) -> None:
     """Everything that can happen to rows; read once at the beginning, and captured in several runs."""
     source.connection.execute(
         f"INSERT INTO orders SELECT n, 'new', ({LARGE}), '2026-01-01', n FROM generate_series(1, 20) n"
@@ -70,6 +71,7 @@ def life(source: Source, pipeline: Path) -> None:
     source.run("UPDATE orders SET status = 'paid' WHERE order_id < 6", "DELETE FROM orders WHERE order_id = 20")
     source.run("UPDATE orders SET order_id = order_id + 100 WHERE order_id < 4")
     catch_up(pipeline)
+    in_the_middle()
     source.run("UPDATE orders SET order_id = 20 WHERE order_id = 101", "UPDATE orders SET due = NULL, total = 0")
     source.run("DELETE FROM orders WHERE order_id = 20", "INSERT INTO orders VALUES (20, 'again', NULL, NULL, NULL)")
     source.run("ALTER TABLE orders ADD COLUMN city text", "UPDATE orders SET city = 'Oslo' WHERE order_id = 7")
@@ -124,6 +126,32 @@ def test_history_alone_gives_the_same(source: Source, pipeline: Path) -> None:
         ("shipped", True, True),
     ]
     assert overlaps == [(0,)]
+
+
+def test_after_retention_a_snapshot_of_silver_and_the_rest_of_bronze_give_the_same(
+    source: Source, pipeline: Path
+) -> None:
+    keep = "lakehouse:\n  maintenance: {enabled: false, bronze_retention_days: 0.000001}\n"
+    pipeline.write_text(pipeline.read_text().replace("lakehouse:\n  history: [orders]\n", keep))
+
+    def retention() -> None:
+        def let_go() -> bool:
+            done = run("maintain", str(pipeline))
+            assert done.returncode == 0, done.stderr
+            with catchment.connect(pipeline) as lake:
+                return lake.execute("SELECT count(*) FROM bronze.orders").fetchall() == [(0,)]
+
+        wait_for(let_go, what="the end of all changes so far")
+
+    life(source, pipeline, retention)
+    with (
+        catchment.connect(pipeline) as lake,
+        pytest.raises(duckdb.InvalidInputException, match="no longer has the changes"),
+    ):
+        lake.execute("SELECT count(*) FROM current.orders").fetchall()
+    for moment, seen in source.moments[3:]:
+        assert shown(pipeline, moment, "silver.orders") == (seen, "snapshot")
+        assert shown(pipeline, moment, "current.orders") == (seen, "snapshot")
 
 
 def test_the_command_says_which_way_was_taken(source: Source, pipeline: Path) -> None:
