@@ -67,10 +67,10 @@ def _oldest(writer: LakeWriter, bronze: LakeTable, silver: LakeTable) -> dict[st
     refusals = []
     for snapshot in sorted(silver.metadata.snapshots, key=lambda one: one.sequence_number or 0):
         held = held_at(silver, snapshot)
-        if held is None or not was_at_source(bronze, snapshot, held):
+        if held is None:
             continue
         target = Target(snapshot, held)
-        if not reaches_back(bronze, silver, target):
+        if not was_at_source(bronze, silver, target) or not reaches_back(bronze, silver, target):
             continue
         try:
             quarantine = quarantine_at(writer, silver, target)

@@ -121,20 +121,31 @@ def reaches_back(bronze: LakeTable, silver: LakeTable, target: Target) -> bool:
 
 
 def held_at(table: LakeTable, snapshot: Snapshot) -> Progress | None:
-    """What the table held at a snapshot; None where nobody has said so.
+    """What the table held at a snapshot; None where nobody has said so."""
+    said = _last_said(table, snapshot)
+    return positions(said) if said is not None else None
 
-    A snapshot that only arranged the rows anew (compaction) holds what the one before it did.
+
+def _last_said(table: LakeTable, snapshot: Snapshot) -> Snapshot | None:
+    """The snapshot that says what the table held: this one, or one before it that has the same rows.
+
+    Compaction arranges rows anew, and a new holder of the lease (other catalogs than SQL) leaves an empty commit.
     """
     known = {one.snapshot_id: one for one in table.metadata.snapshots}
     at: Snapshot | None = snapshot
-    while at is not None:
-        held = positions(at)
-        if held is not None:
-            return held
-        if at.summary is None or at.summary.operation is not Operation.REPLACE or at.parent_snapshot_id is None:
+    while at is not None and positions(at) is None:
+        if not _keeps_rows(at) or at.parent_snapshot_id is None:
             return None
         at = known.get(at.parent_snapshot_id)
-    return None
+    return at
+
+
+def _keeps_rows(snapshot: Snapshot) -> bool:
+    if snapshot.summary is None:
+        return False
+    said = snapshot.summary.additional_properties
+    counts = ("added-data-files", "deleted-data-files", "added-delete-files", "removed-delete-files")
+    return snapshot.summary.operation is Operation.REPLACE or not any(int(said.get(name) or 0) for name in counts)
 
 
 def is_finished(held: Progress) -> bool:
@@ -142,11 +153,12 @@ def is_finished(held: Progress) -> bool:
     return all(chunks == ALL_CHUNKS for chunks in held.chunks.values())
 
 
-def was_at_source(bronze: LakeTable, snapshot: Snapshot, held: Progress) -> bool:
+def was_at_source(bronze: LakeTable, silver: LakeTable, target: Target) -> bool:
     """Is the snapshot a state that the source's table once had? Not while its first copy was still being read."""
+    held, said = target.held, _last_said(silver, target.snapshot)
     text = bronze.metadata.properties.get(MARKER)
     copied = bool(Progress.from_json(text).chunks) if text else False
-    resolved = snapshot.summary is None or snapshot.summary.get(UNRESOLVED_PROPERTY) != "true"
+    resolved = said is not None and said.summary is not None and said.summary.get(UNRESOLVED_PROPERTY) != "true"
     return resolved and is_finished(held) and bool(held.chunks or not copied)
 
 
@@ -189,7 +201,7 @@ def _check(writer: LakeWriter, silver: LakeTable, target: Target) -> None:
     number = target.snapshot.snapshot_id
     if bronze is None:
         raise SinkRefused(f"{silver.name} has no bronze table, so that it could not be resumed.")
-    if not was_at_source(bronze, target.snapshot, target.held):
+    if not was_at_source(bronze, silver, target):
         raise SinkRefused(
             f"At snapshot {number} the first copy of the source's table was not finished: {silver.name} was never like "
             f"that at the source. Choose a later one. {see(silver.name)}"
