@@ -18,14 +18,14 @@ __all__ = ["__version__", "connect"]
 
 
 def connect(
-    pipeline: str | PathLike[str], *, as_of: datetime | None = None, snapshot: int | None = None
+    pipeline: str | PathLike[str], *, as_of: datetime | str | None = None, snapshot: int | None = None
 ) -> DuckDBPyConnection:
     """A DuckDB connection whose `bronze`, `current`, `silver`, `gold` and `ops` views show the lake as it is now.
 
     `pipeline` is the path of a pipeline.yaml. The views are fixed to the snapshots of this moment;
     call again for newer ones. The lake itself cannot be written through it.
 
-    as_of: show it as of a moment of the source's clock instead (UTC without a time zone); the table
+    as_of: show it as of a moment of the source's clock instead (UTC without a time zone; a text is ISO 8601); the table
     `ops.as_of` then says where each view's rows come from. snapshot: show the table that has this Iceberg
     snapshot as it was then.
 

@@ -321,6 +321,14 @@ def test_a_moment_is_utc_unless_it_says_otherwise(text: str, moment: datetime) -
     assert parse_moment(text) == moment
 
 
+def test_python_may_give_the_moment_as_a_text_or_without_a_zone(lake: Lake) -> None:
+    lake.bronze(lake.change("c", 1, 7, "new"), lake.change("u", 5, 7, "paid"))
+    for moment in ("2026-11-20T10:04", at(4).replace(tzinfo=None), at(4)):
+        with connect_lake(CONFIG, lake.directory, as_of=moment) as past:
+            assert past.execute("SELECT status FROM current.orders").fetchall() == [("new",)]
+    assert "nothing is known" in lake.read_from(at(0), "bronze.orders")[1]
+
+
 def test_what_is_no_moment_is_refused() -> None:
     for text in ("yesterday", "10:00", "", "2026-13-01"):
         with pytest.raises(ConfigError, match="is no moment"):

@@ -28,7 +28,7 @@ SCHEMAS = ("bronze", "current", "silver", "gold", "ops")
 
 
 def connect(
-    pipeline: str | os.PathLike[str], *, as_of: datetime | None = None, snapshot: int | None = None
+    pipeline: str | os.PathLike[str], *, as_of: datetime | str | None = None, snapshot: int | None = None
 ) -> DuckDBPyConnection:
     """Connect to the lake of a pipeline.yaml; see `connect_lake`. Raises ConfigError when it cannot be read."""
     from catchment.config import load
@@ -43,7 +43,7 @@ def connect_lake(
     directory: Path,
     pipeline: str | None = None,
     *,
-    as_of: datetime | None = None,
+    as_of: datetime | str | None = None,
     snapshot: int | None = None,
     query: str | None = None,
 ) -> DuckDBPyConnection:

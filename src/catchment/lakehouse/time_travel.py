@@ -36,8 +36,10 @@ def parse_moment(text: str) -> datetime:
         ) from None
 
 
-def in_utc(moment: datetime) -> datetime:
-    """The moment in UTC; without a time zone it is taken to be so."""
+def in_utc(moment: datetime | str) -> datetime:
+    """The moment in UTC; without a time zone it is taken to be so. A text as `parse_moment` takes it."""
+    if isinstance(moment, str):
+        return parse_moment(moment)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -117,10 +119,13 @@ class Past:
             self._unknown[str(table)] = cut.unknown
         select = f"SELECT * FROM ({bronze.relation(table)}) AS changes WHERE {cut.condition}"
         self._connection.execute(f"CREATE OR REPLACE VIEW {_at(str(table))} AS {select}")
-        self._account(str(table), "bronze" if table.layer == "bronze" else "history", f"changes until {self._text}")
+        doubt = f"; {cut.unknown}" if cut.unknown is not None else ""
+        self._account(
+            str(table), "bronze" if table.layer == "bronze" else "history", f"changes until {self._text}{doubt}"
+        )
         history = history_view.history_name(table)
         if history is not None:
-            self._account(f"silver.{history}", "history", f"versions until {self._text}")
+            self._account(f"silver.{history}", "history", f"versions until {self._text}{doubt}")
 
     def _show_rows(self, name: str) -> None:
         """`current` and `silver` of one source table."""
