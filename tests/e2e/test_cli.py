@@ -25,7 +25,7 @@ from catchment.errors import (
 )
 from e2e.cli import PIPELINE, run_command, write_pipeline
 
-COMMANDS = ("init", "validate", "run", "status", "query", "remove", "schema")
+COMMANDS = ("init", "validate", "run", "status", "query", "gold", "remove", "schema")
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=2"
 
 

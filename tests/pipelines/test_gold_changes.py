@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Iterator
@@ -146,6 +147,22 @@ def test_what_another_process_landed_is_noticed_and_landed_over(lake: BronzeLake
     assert mine.stale()
     refreshed(mine)
     assert gold_rows(lake) == current_rows(lake)
+
+
+def test_two_that_land_at_once_is_no_warning_and_over_at_the_next_refresh(
+    lake: BronzeLake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine, theirs = layer(lake, COPY), layer(lake)
+    refreshed(mine)
+    lake.append("orders", order(3, "Bergen"), op="u")
+    with monkeypatch.context() as patch:
+        # They land after we have looked at the tables, and before we do.
+        patch.setattr(mine, "_notice_other_writers", lambda tables: refreshed(theirs))
+        assert "changed by another writer" in (mine.refresh()["orders"].error or "")
+    assert mine.stale()
+    refreshed(mine)
+    assert gold_rows(lake) == current_rows(lake)
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 def test_auto_replaces_small_tables_and_changes_large_ones(lake: BronzeLake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ class _Landed:
     inputs: tuple[object, ...] | None = None
     digest: str | None = None
     again: bool = False
+    told: str | None = None
     status: ModelStatus = field(default_factory=ModelStatus)
 
 
@@ -181,14 +182,12 @@ class GoldLayer:
             rows, changed = self._run(connection, model, landed)
         except CatchmentError as error:
             landed.table.forget()
+            self._tell(model, landed, error)
             landed.inputs, landed.again = None, isinstance(error, Retriable)
             message = str(error)
-            if landed.status.error != message:
-                level = logging.DEBUG if isinstance(error, _NotYet | _Interrupted) else logging.WARNING
-                log.log(level, "Gold model %s keeps its last rows: %s", model.name, message)
             landed.status = replace(landed.status, error=message, refreshed_at=time.time())
             return
-        landed.inputs, landed.again = inputs, False
+        landed.inputs, landed.again, landed.told = inputs, False, None
         now = time.time()
         landed.status = ModelStatus(
             rows=rows,
@@ -196,6 +195,15 @@ class GoldLayer:
             changed_at=now if changed else landed.status.changed_at,
             seconds=time.monotonic() - started,
         )
+
+    def _tell(self, model: Model, landed: _Landed, error: CatchmentError) -> None:
+        """Each error once. What comes with time, or is over at the second attempt, is nobody's concern."""
+        passing = isinstance(error, _NotYet | _Interrupted) or (isinstance(error, Retriable) and not landed.again)
+        if passing:
+            log.debug("Gold model %s keeps its last rows: %s", model.name, error)
+        elif landed.told != str(error):
+            log.warning("Gold model %s keeps its last rows: %s", model.name, error)
+            landed.told = str(error)
 
     def _inputs(self, model: Model, tables: Mapping[tuple[str, str], TableSnapshot]) -> tuple[object, ...]:
         """What the model's rows depend on: equal inputs give equal rows."""
