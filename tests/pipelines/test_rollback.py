@@ -14,10 +14,10 @@ import pytest
 
 from catchment.errors import ConfigError, SinkRefused
 from catchment.lakehouse.catalog import load_catalog
-from catchment.lakehouse.config import LakehouseConfig
+from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
 from catchment.lakehouse.connection import connect_lake
 from catchment.lakehouse.current import BRONZE_SINCE
-from catchment.lakehouse.rollback import held_at, was_at_source
+from catchment.lakehouse.rollback import Target, held_at, was_at_source
 from catchment.lakehouse.snapshot_listing import PINNED
 from catchment.lakehouse.table import Change, LakeTable
 from catchment.lakehouse.tasks import PipelineLake, perform
@@ -26,6 +26,7 @@ from catchment.sinks.iceberg.config import IcebergSinkConfig
 from catchment.sinks.iceberg.sink import IcebergSink
 from catchment.testing.lake import silver_differences
 from pipelines.overtaking import SCHEMA, Overtaking, write
+from pipelines.rest_catalog import rest_catalog
 
 RULES = """\
 tables:
@@ -43,14 +44,18 @@ class Lake:
     source: Overtaking
     rules: bool = False
     history: bool = False
+    rest: str | None = None
     progress: Progress = field(default_factory=Progress)
     was: dict[int, Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.rules:
             (self.directory / "quality.yaml").write_text(RULES)
+        where = CatalogConfig(type="rest", uri=self.rest) if self.rest else LakehouseConfig().catalog
         self.config = LakehouseConfig(
-            quality=Path("quality.yaml") if self.rules else None, history=["items"] if self.history else []
+            catalog=where,
+            quality=Path("quality.yaml") if self.rules else None,
+            history=["items"] if self.history else [],
         )
         self.catalog = load_catalog(self.config.catalog, self.directory)
 
@@ -130,7 +135,7 @@ class Lake:
             for one in table.metadata.snapshots
             if one.snapshot_id in self.was
             and (held := held_at(table, one)) is not None
-            and was_at_source(bronze, one, held)
+            and was_at_source(bronze, table, Target(one, held))
         ]
 
 
@@ -303,3 +308,22 @@ def test_history_goes_on_over_a_rollback_as_if_there_had_been_none(tmp_path: Pat
                 assert found
                 told.append(found)
         assert told[0] == told[1]
+
+
+def test_it_is_the_same_with_a_catalog_that_commits_one_table_at_a_time(tmp_path: Path) -> None:
+    with rest_catalog(tmp_path / "rest") as server:
+        lake = Lake(tmp_path, Overtaking(21, chunks=2), rules=True, rest=server.uri)
+        lake.capture(3, whole=True)
+        while len(lake.rollable()) < 3:
+            lake.capture(3, whole=True)
+        chosen = lake.rollable()[1]
+        lake.do("rollback", snapshot=chosen)
+        assert lake.rows() == lake.was[chosen]
+        lake.capture(3, whole=True)
+        assert lake.rows() == lake.was[chosen]
+        lake.do("resume")
+        lake.expect_the_source()
+        lake.do("rebuild")
+        lake.expect_the_source()
+        lake.capture(2, whole=True)
+        lake.expect_the_source()
