@@ -51,6 +51,12 @@ FROM silver.lines GROUP BY city ORDER BY city
 """
 ADDED = """INSERT INTO lines SELECT md5((%(n)s * 100 + i)::text)::uuid, 1,
     (ARRAY['Oslo', 'Bergen', NULL])[1 + i %% 3], i * 1.25 FROM generate_series(1, 20) i"""
+OTHER_COLUMNS = """
+ALTER TABLE lines ADD extra text;
+ALTER TABLE kinds DROP part;
+ALTER TABLE kinds ALTER small TYPE bigint;
+UPDATE lines SET extra = 'new' WHERE line = 1;
+"""
 ROUNDS = 36
 """Commits: more small files than maintenance leaves alone."""
 QUALITY = """
@@ -82,6 +88,8 @@ def change(connection: psycopg.Connection[tuple[object, ...]], number: int) -> N
         connection.execute("UPDATE kinds SET price = price + 1, note = note || '!' WHERE id %% 7 = %s", (number % 7,))
         connection.execute("DELETE FROM kinds WHERE id = %s", (number,))
         connection.execute("INSERT INTO log VALUES (%s)", (f"round {number}",))
+        if number == ROUNDS // 2:
+            connection.execute(OTHER_COLUMNS)
 
 
 def capture_rounds(pipeline: Path, connection: psycopg.Connection[tuple[object, ...]]) -> None:
@@ -166,6 +174,8 @@ def files(table: Table) -> tuple[int, int]:
 
 def test_what_they_agree_on_is_what_bronze_amounts_to(shelf: Shelf) -> None:
     expect_silver_equals_current(shelf.directory / "pipeline.yaml", "kinds", "lines")
+    extra = shelf.catalog.load_table("silver.lines").scan().to_arrow().column("extra")
+    assert 0 < extra.null_count < len(extra), "the column that came later has values, and rows from before it none"
 
 
 @pytest.mark.parametrize("reader", READERS)
