@@ -84,6 +84,12 @@ def test_what_it_prints_can_be_pasted(lake: BronzeLake, scans: Scans) -> None:
         assert scope["table"].scan().to_arrow().num_rows == 2
 
 
+def test_a_lake_without_tables_is_served_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text(NOT_RUN)
+    with served(tmp_path / "pipeline.yaml") as (_, first):
+        assert first.endswith("It has no tables yet: catchment run fills it.\n")
+
+
 def test_the_lines_for_spark_open_the_lake(lake: BronzeLake, spark: Spark) -> None:
     with served(lake.directory / "pipeline.yaml") as (process, _):
         assert process.stdout is not None

@@ -36,7 +36,7 @@ def serve(
             if as_json:
                 print(json.dumps({"pipeline": config.name, "uri": server.uri, "read_only": True}), flush=True)
             else:
-                print(instructions(config.name, server.uri, lake.example() or "bronze.orders"), flush=True)
+                print(instructions(config.name, server.uri, lake.example()), flush=True)
             stop.wait()
     finally:
         lake.close()

@@ -7,10 +7,12 @@ from textwrap import dedent
 RUNTIME = "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0"
 
 
-def instructions(pipeline: str, uri: str, table: str) -> str:
-    """How to open the catalog at `uri`, shown with one of its tables (`namespace.table`)."""
+def instructions(pipeline: str, uri: str, example: str | None) -> str:
+    """How to open the catalog at `uri`, shown with one of its tables (`namespace.table`); None: there is none yet."""
+    empty = "" if example else " It has no tables yet: catchment run fills it."
+    table = example or "bronze.orders"
     return dedent(f"""\
-        The lake of {pipeline} is open for reading at {uri}. Ctrl-C ends that.
+        The lake of {pipeline} is open for reading at {uri}. Ctrl-C ends that.{empty}
 
         DuckDB
             INSTALL iceberg; LOAD iceberg;
