@@ -20,7 +20,7 @@ from catchment.sinks.iceberg.config import IcebergSinkConfig
 from catchment.sinks.iceberg.sink import IcebergSink
 from pipelines.overtaking import SIMPLE, Overtaking, write
 
-CHANGES = 400
+CHANGES = 260
 LAKEHOUSE = LakehouseConfig(maintenance=MaintenanceConfig(enabled=False, target_file_bytes=64 * 1024))
 
 

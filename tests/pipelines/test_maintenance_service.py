@@ -137,6 +137,24 @@ def test_the_command_works_when_nothing_runs(tmp_path: Path, capsys: pytest.Capt
     assert silver_differences(LakehouseConfig(), tmp_path) == {"items": []}
 
 
+def test_history_keeps_its_rows_and_their_order(tmp_path: Path) -> None:
+    config = lakehouse(enabled=False, history=["items"])
+    sink = open_sink(tmp_path, config)
+    deliver(sink, 12)
+    sink.close()
+
+    def history() -> list[tuple[Any, ...]]:
+        with connect_lake(config, tmp_path) as connection:
+            return connection.execute("FROM silver.items_history ORDER BY ALL").fetchall()
+
+    before = history()
+    lake = PipelineLake("maintained", config, tmp_path)
+    outcome = perform(lake, "maintain", {"table": "silver.items_versions", "dry_run": False})
+    assert [one["kind"] for one in outcome["done"]] == ["compaction"]
+    assert history() == before
+    assert len(before) > 50
+
+
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     config = lakehouse(enabled=False)
     sink = open_sink(tmp_path, config)
