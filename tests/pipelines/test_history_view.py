@@ -112,7 +112,7 @@ def test_a_delete_and_an_insert_leave_a_gap(tmp_path: Path) -> None:
 def test_a_truncate_ends_every_row(tmp_path: Path) -> None:
     versions = Versions(tmp_path)
     versions.add(version("c", 1, 7, "new"), version("c", 2, 8, "new"), version("t", 5), version("c", 6, 7, "new"))
-    versions.add(version("t", 9))
+    versions.add(version("t", 9), version("u", 3, 8, "new"))
     assert versions.history(7) == [("new", 1, 5, False), ("new", 6, 9, False)]
     assert versions.history(8) == [("new", 2, 5, False)]
 

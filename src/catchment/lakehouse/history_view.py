@@ -140,8 +140,7 @@ class _History:
         return f"""
         compared AS (
             SELECT *, {before} lag(_unrepresentable) OVER life AS unrepresentable_before,
-                lag(_op) OVER life AS op_before, lag(_version) OVER life AS version_before,
-                lag(cut) OVER life AS cut_before, lag(emptied) OVER life AS emptied_before,
+                lag(_op) OVER life AS op_before, lag(cut) OVER life AS cut_before, lag(emptied) OVER life AS emptied_before,
                 lead(true) OVER life IS NULL AS is_last
             FROM events WINDOW life AS (PARTITION BY {self._partition} ORDER BY _version)
         )"""
@@ -151,16 +150,15 @@ class _History:
         other = " OR ".join(
             f"{now} IS DISTINCT FROM {then}" for now, then in (*pairs, ("_unrepresentable", "unrepresentable_before"))
         )
-        # Of two with one version, the second came by a replay.
+        # What a replay brought twice says the same twice: that begins nothing.
         return f"""
         begun AS (
             SELECT *, lead(begins) OVER life AS next_begins, lead(_version) OVER life AS next_version,
                 lead(began) OVER life AS next_began, lead(cut) OVER life AS next_cut,
                 lead(cut_before) OVER life AS cut_before_next
             FROM (
-                SELECT *, version_before IS NULL OR (version_before < _version AND (
-                        op_before = 'd' OR _op = 'd' OR coalesce(emptied_before < _version, false) OR {other}
-                )) AS begins
+                SELECT *, op_before IS NULL OR op_before = 'd' OR _op = 'd'
+                    OR coalesce(emptied_before < _version, false) OR {other} AS begins
                 FROM compared
             ) AS marked
             WHERE begins OR is_last
