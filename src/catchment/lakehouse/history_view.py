@@ -140,7 +140,8 @@ class _History:
         return f"""
         compared AS (
             SELECT *, {before} lag(_unrepresentable) OVER life AS unrepresentable_before,
-                lag(_op) OVER life AS op_before, lag(cut) OVER life AS cut_before, lag(emptied) OVER life AS emptied_before,
+                lag(_op) OVER life AS op_before, lag(cut) OVER life AS cut_before,
+                lag(emptied) OVER life AS emptied_before,
                 lead(true) OVER life IS NULL AS is_last
             FROM events WINDOW life AS (PARTITION BY {self._partition} ORDER BY _version)
         )"""
