@@ -176,3 +176,26 @@ def test_tables_without_silver_are_read_again_too(database_18: str, tmp_path: Pa
     run_sql(database_18, "ALTER TABLE accounts ADD level int NOT NULL DEFAULT 3")
     catch_up(pipeline)
     assert outcome(pipeline) is Outcome.EQUAL
+
+
+KEYS = [
+    "ALTER TABLE accounts RENAME id TO number",
+    "ALTER TABLE accounts DROP CONSTRAINT accounts_pkey, ALTER name SET NOT NULL, ADD PRIMARY KEY (number, name)",
+    "ALTER TABLE accounts DROP CONSTRAINT accounts_pkey, ADD code int GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+]
+
+
+def test_a_table_that_gets_another_key_is_built_anew(database_18: str, tmp_path: Path) -> None:
+    workload.set_up(database_18, 50)
+    pipeline = write_pipeline(tmp_path, database_18)
+    run_sql(database_18, "UPDATE accounts SET name = 'name' WHERE name IS NULL")
+    catch_up(pipeline)
+    for statement in KEYS:
+        run_sql(
+            database_18,
+            statement,
+            "UPDATE accounts SET note = 'later' WHERE name IN ('name 3', 'name 4')",
+            "DELETE FROM accounts WHERE name = (SELECT min(name) FROM accounts)",
+        )
+        catch_up(pipeline)
+        assert outcome(pipeline) is Outcome.EQUAL, statement

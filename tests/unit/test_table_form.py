@@ -7,9 +7,9 @@ import pytest
 from catchment.sources.postgres.table_form import TableForm, _digest
 
 
-def form(*names: str | None, files: str = "f", ddl: str = "d", late: str | None = None) -> TableForm:
+def form(*names: str | None, files: str = "f", ddl: str = "d", key: str = "k", late: str | None = None) -> TableForm:
     columns = tuple("0000" if name is None else _digest(name) for name in names)
-    return TableForm(files, ddl, columns, frozenset({late} if late else ()))
+    return TableForm(files, ddl, key, columns, frozenset({late} if late else ()))
 
 
 def test_a_form_reads_back() -> None:
@@ -22,6 +22,7 @@ def test_a_form_reads_back() -> None:
     [
         (form("a", "b", ddl="other", files="other"), "rewritten"),
         (form("a", "c", ddl="other"), "renamed"),
+        (form("c", "b", ddl="other", key="other"), "another key"),
         (form("a", None, "b", ddl="other"), "dropped and added"),
         (form("a", "b", "c", ddl="other", late="c"), "default"),
     ],

@@ -28,7 +28,8 @@ from catchment.lakehouse.fold import DELETE, READ, TRUNCATE, UPDATE, Fold, Indic
 from catchment.lakehouse.key_hash import Keys
 from catchment.lakehouse.key_index import NOWHERE, Places
 from catchment.lakehouse.keyed_table import UNREPRESENTABLE, KeyedTable
-from catchment.lakehouse.table import Draft, LakeTable
+from catchment.lakehouse.table import Change, Draft, LakeTable
+from catchment.lakehouse.table_schema import fit
 from catchment.lakehouse.tombstones import Tombstones
 from catchment.lakehouse.versions_table import VersionsTable, versions_schema
 from catchment.lakehouse.writer import LakeWriter
@@ -477,14 +478,26 @@ class SilverTable:
         }
 
     def _keyed(self, name: str, kind: str, row: pa.StructType) -> KeyedTable:
-        lake = self._writer.table((SILVER, name), _bare(silver_schema(row)), self._properties(kind))
+        schema = _bare(silver_schema(row))
+        lake = self._with_key(self._writer.table((SILVER, name), schema, self._properties(kind)), schema)
         return KeyedTable(lake, self.key, self._directory, self._plan.settings, self._plan.target_file_bytes)
+
+    def _with_key(self, lake: LakeTable, wanted: pa.Schema) -> LakeTable:
+        """The table with the key's columns: after a rename they are added at once, since its index is made of them."""
+        metadata = lake.metadata
+        if not {field.name for field in metadata.schema().fields} >= set(self.key):
+            fresh = max(one.schema_id for one in metadata.schemas) + 1
+            fitted = fit(metadata.schema(), wanted, last_column_id=metadata.last_column_id, schema_id=fresh)
+            self._writer.commit([lake.draft(Change(schema=fitted.schema))])
+        return lake
 
     def _versions(self, row: pa.StructType) -> VersionsTable:
         followed = self._plan.history or None
         columns = [one for one in row if followed is None or one.name in followed or one.name in self.key]
         schema = _bare(versions_schema(pa.schema(columns)))
-        lake = self._writer.table((SILVER, f"{self.name}_versions"), schema, self._properties("versions"))
+        lake = self._with_key(
+            self._writer.table((SILVER, f"{self.name}_versions"), schema, self._properties("versions")), schema
+        )
         return VersionsTable(lake, self.key, followed, self._plan.settings)
 
 

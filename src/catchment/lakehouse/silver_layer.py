@@ -7,6 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from pyiceberg.types import StructType
+
 from catchment.errors import ConfigError
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
@@ -46,6 +48,8 @@ class SilverLayer:
         self._submit: Submit = submit or (lambda task: task())
         self._rules = _rules(lakehouse, directory)
         self._tables: dict[str, SilverTable] = {}
+        self.waiting: set[str] = set()
+        """Tables whose key bronze does not have yet, until its next commit: a key column was renamed."""
 
     def table(self, name: str, key: Sequence[str] | None = None) -> SilverTable | None:
         """The silver table of a bronze one, holding all that bronze does; None where there is to be none.
@@ -62,7 +66,10 @@ class SilverLayer:
                 if not columns:
                     return None
                 if known is not None:
-                    known.close()
+                    self._tables.pop(name).close()
+                if not _columns(bronze) >= set(columns):
+                    self.waiting.add(name)
+                    return None
                 known = self._open(name, bronze, tuple(columns))
                 self._tables[name] = known
             return known
@@ -144,6 +151,12 @@ class SilverLayer:
     def _wanted(self, name: str) -> bool:
         wanted = self._config.silver
         return wanted if isinstance(wanted, bool) else name in wanted
+
+
+def _columns(bronze: LakeTable) -> set[str]:
+    """The columns of the rows in a bronze table."""
+    row = bronze.metadata.schema().find_field("after").field_type
+    return {field.name for field in row.fields} if isinstance(row, StructType) else set()
 
 
 def followed(history: Sequence[str], table: str) -> tuple[str, ...] | None:

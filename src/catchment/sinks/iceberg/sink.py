@@ -146,7 +146,15 @@ class IcebergSink:
                 self._layer.mend(silver)
         self._schemas = []
         self._held = progress
+        self._look_for_keys([table.source for table in tables])
         return progress
+
+    def _look_for_keys(self, committed: list[TableId]) -> None:
+        """A renamed key column is in bronze now: silver can follow it, from the next opening on."""
+        waiting = self._layer.waiting if self._layer is not None else set()
+        for table in committed:
+            if bronze_name(table)[-1] in waiting:
+                raise SinkUnavailable(f"Table {table} has another key now; its silver table is built anew.")
 
     def close(self) -> None:
         if self._maintenance is not None:

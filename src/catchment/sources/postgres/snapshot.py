@@ -39,7 +39,11 @@ ADMITTED = "0/admitted"
 """A chunk of nothing: its table was not published for a while and is to be read anew (see `source.py`)."""
 REWRITTEN = "0/rewritten"
 """A chunk of nothing: its table's rows changed without a change being sent, and they are to be read again."""
-_NOTHING = frozenset(name.partition("/")[2] for name in (ADMITTED, REWRITTEN))
+REKEYED = "0/rekeyed"
+"""The same for a table that has another key: rows from before are told apart by the old one, so they go first."""
+ANEW = frozenset({ADMITTED, REKEYED})
+"""What a table that is read from its beginning, after a truncate, is marked with."""
+_NOTHING = frozenset(name.partition("/")[2] for name in (*ANEW, REWRITTEN))
 
 
 @dataclass(frozen=True, slots=True)

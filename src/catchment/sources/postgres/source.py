@@ -35,7 +35,7 @@ BEHIND_SECONDS = 5.0
 WAITING_SECONDS = 0.2
 """How often to look whether a table that is to be read anew may be."""
 
-_UNREAD = frozenset({snapshot.ADMITTED, snapshot.REWRITTEN})
+_UNREAD = snapshot.ANEW | {snapshot.REWRITTEN}
 
 
 def _identities(tables: Iterable[SourceTable]) -> set[tuple[TableId, int, bool]]:
@@ -345,7 +345,7 @@ class PostgresSource:
             chunks.get(key, frozenset()),
             self._config.snapshot_chunk_bytes,
             lsn,
-            from_scratch=earlier and chunks.get(key, frozenset()) <= {snapshot.ADMITTED},
+            from_scratch=earlier and chunks.get(key, frozenset()) <= snapshot.ANEW,
         )
 
     def _begin(self, tables: Sequence[SourceTable], exported: ExportedSnapshot, forms: Mapping[int, TableForm]) -> None:
@@ -380,7 +380,8 @@ class PostgresSource:
     def _mark_rewritten(self) -> list[SourceTable]:
         """Tables whose rows DDL changed without a change being sent: marked, so that they are read again.
 
-        Their rows as they are now go on top of those that the lake has: nobody sees the table without rows meanwhile.
+        Their rows as they are now go on top of those that the lake has: nobody sees the table without rows meanwhile,
+        unless its key is another.
         """
         if self._config.snapshot == "never":
             return []
@@ -395,7 +396,7 @@ class PostgresSource:
             lsn = current_lsn(self._connection)
             progress = keeping(table, new, lsn)
             if old is not None and (why := new.changed_rows_since(old)) is not None and self._rereads(table, why):
-                mark = frozenset({snapshot.REWRITTEN})
+                mark = frozenset({snapshot.REKEYED if new.key != old.key else snapshot.REWRITTEN})
                 progress = progress.join(Progress({}, {f"{table.id}@{table.oid}/{lsn:X}": mark}))
                 marked.append(table)
             self._decoder.progress = self._decoder.progress.join(progress)

@@ -30,7 +30,10 @@ SELECT c.oid::int8,
   (SELECT array_agg(CASE WHEN a.attisdropped OR a.attgenerated <> '' THEN NULL ELSE a.attname::text END
                     ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
   (SELECT array_agg(DISTINCT a.attname::text) FROM pg_attribute a WHERE a.atthasmissing AND a.attrelid IN (
-     SELECT c.oid UNION SELECT relid::oid FROM pg_partition_tree(c.oid)))
+     SELECT c.oid UNION SELECT relid::oid FROM pg_partition_tree(c.oid))),
+  (SELECT string_agg(a.attname::text, ',' ORDER BY a.attnum) FROM pg_index i JOIN pg_attribute a
+     ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[])
+   WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
 FROM pg_class c WHERE c.oid = ANY(%s::oid[])
 """
 
@@ -39,26 +42,30 @@ FROM pg_class c WHERE c.oid = ANY(%s::oid[])
 class TableForm:
     """A table's files, its columns by number, and which DDL wrote them: as digests, small enough for every progress.
 
-    columns: four hex digits of each column's name, `0000` for one that is no more. late: names of columns that rows
-    from before have by a default alone; known of the catalog as it is now, not of what was kept.
+    key: of the key's columns' names. columns: four hex digits of each column's name, `0000` for one that is no more.
+    late: names of columns that rows from before have by a default alone; known of the catalog as it is now, not of
+    what was kept.
     """
 
     files: str
     ddl: str
+    key: str
     columns: tuple[str, ...]
     late: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
-        return f"{self.files}.{self.ddl}.{''.join(self.columns)}"
+        return f"{self.files}.{self.ddl}.{self.key}.{''.join(self.columns)}"
 
     @classmethod
     def parse(cls, text: str) -> TableForm:
         """The inverse of str(), without `late`."""
-        files, ddl, columns = text.split(".")
-        return cls(files, ddl, tuple(columns[at : at + 4] for at in range(0, len(columns), 4)))
+        files, ddl, key, columns = text.split(".")
+        return cls(files, ddl, key, tuple(columns[at : at + 4] for at in range(0, len(columns), 4)))
 
     def changed_rows_since(self, old: TableForm) -> str | None:
         """What has changed rows, since the table had the old form, without a change being sent; None for nothing."""
+        if self.key != old.key:
+            return "it has another key"
         if self.files != old.files and self.ddl != old.ddl:
             return "it was rewritten"
         known = list(zip(old.columns, self.columns, strict=False))
@@ -80,10 +87,11 @@ def read_forms(connection: Connection, tables: Iterable[SourceTable]) -> dict[in
         oid: TableForm(
             f"{zlib.crc32((files or '').encode()):08x}",
             f"{zlib.crc32((ddl or '').encode()):08x}",
+            f"{zlib.crc32((key or '').encode()):08x}",
             tuple(_DROPPED if name is None else _digest(name) for name in columns or ()),
             frozenset(late or ()),
         )
-        for oid, files, ddl, columns, late in rows
+        for oid, files, ddl, columns, late, key in rows
     }
 
 
