@@ -37,6 +37,8 @@ from catchment.errors import ConfigError
 DATABASE = "shop"
 VARIABLE = "SHOP_DSN"
 SHOW_SECONDS = 0.25
+GOLD_ROWS = 50
+"""Of each gold table, for the outcome: a table may have a row for each user."""
 
 PIPELINE = """\
 name: shop
@@ -235,7 +237,7 @@ class ShopDemo:
                 operations=watched.operations,
                 tables={name: compare(lake, self._dsn, name) for name in TABLES},
                 freshness_ms=freshness(lake, TABLES, watched.sightings, self._measured_since),
-                gold=gold_rows(lake),
+                gold=gold_rows(lake, limit=GOLD_ROWS),
             )
 
 
