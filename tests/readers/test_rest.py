@@ -315,7 +315,7 @@ def test_tables_load_while_a_writer_replaces_their_metadata(lake: BronzeLake, se
     with ThreadPoolExecutor(3) as readers:
         reading = [readers.submit(read, number) for number in range(3)]
         try:
-            for number in range(60):
+            for number in range(25):
                 commit(lake, "by_city", ROWS.slice(number % 2))
         finally:
             written.set()
