@@ -120,6 +120,23 @@ def test_other_columns_replace_the_table(lake: BronzeLake) -> None:
     assert {row["amount"] for row in gold_rows(lake)} == {"1.00"}
 
 
+def test_another_key_replaces_the_table(lake: BronzeLake) -> None:
+    """Rows there may share a value of the new key: joined by it, one would be added again."""
+    once = "SELECT id, id % 50 AS part, city FROM current.orders"
+    both = f"{once} UNION ALL SELECT id, -1, city FROM current.orders WHERE id < 9"
+    refreshed(layer(lake, f"-- key: id, part\n-- refresh: changes\n{both}"))
+    refreshed(layer(lake, f"-- key: id\n-- refresh: changes\n{once}"))
+    assert len(gold_rows(lake)) == ROWS
+
+
+def test_another_description_changes_no_row(lake: BronzeLake) -> None:
+    refreshed(layer(lake, COPY))
+    refreshed(layer(lake, f"-- description: Said anew.\n{COPY}"))
+    assert lake.catalog.load_table("gold.orders").properties["comment"] == "Said anew."
+    assert file_rows(lake) == {ManifestContent.DATA: [ROWS], ManifestContent.DELETES: []}
+    assert gold_rows(lake) == current_rows(lake)
+
+
 def test_a_column_with_a_name_that_comparing_needs_replaces_the_table(lake: BronzeLake) -> None:
     sql = "-- key: id\n-- refresh: changes\nSELECT id, city, amount, 1 AS file_row_number FROM current.orders"
     gold = layer(lake, sql)

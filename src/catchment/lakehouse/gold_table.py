@@ -125,13 +125,15 @@ class GoldTable:
         return difference.added + dead > CHANGED_SHARE * rows or files >= FILES
 
     def _difference(self, connection: DuckDBPyConnection, relation: str, table: LakeTable) -> Difference | None:
-        """Compare with what is there, row for row of a key; None when that cannot be read or has other columns."""
+        """Compare with what is there, row for row of a key; None when that cannot be done: see each reason."""
         columns, files = _columns(connection, relation), _files(table)
         # Files are read back through DuckDB, which reaches local ones.
         if not files or not all(local_path(path).startswith("/") for path in files):
             return None
         if any(name.lower() in _OURS for name, _ in columns):
             return None
+        if table.metadata.properties.get(KEY_PROPERTY) != json.dumps(self._model.key):
+            return None  # rows there may share a value of the new key
         there = (
             f"read_parquet({literals(map(local_path, files))}, filename = '_file', file_row_number = true, "
             "hive_partitioning = false)"
