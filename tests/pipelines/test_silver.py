@@ -15,6 +15,8 @@ from catchment.lakehouse import silver as silver_module
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.connection import connect_lake
+from catchment.lakehouse.maintenance.keyed_compaction import rewrite_files
+from catchment.lakehouse.maintenance.plan import FileState
 from catchment.progress import Progress
 from catchment.schema import TableSchema
 from catchment.sinks.iceberg.config import IcebergSinkConfig
@@ -52,7 +54,9 @@ def run(source: Overtaking, directory: Path, actions: int, lakehouse: LakehouseC
                     break
             if source.chance.random() < 0.4:
                 sink.flush()
-            if source.chance.random() < 0.1:
+            if source.chance.random() < 0.3:
+                compact(sink, source.chance)
+            if source.chance.random() < 0.2:
                 sink.flush()
                 sink.close()
                 sink, progress = open_sink(directory, lakehouse)
@@ -63,6 +67,17 @@ def run(source: Overtaking, directory: Path, actions: int, lakehouse: LakehouseC
         sink.flush()
     finally:
         sink.close()
+
+
+def compact(sink: IcebergSink, chance: random.Random) -> None:
+    """Write some of the committed files anew, while changes wait that are not committed."""
+    assert sink._writer is not None and sink._layer is not None
+    for silver in sink._layer.opened():
+        for keyed in silver.tables:
+            files = [FileState(one.path, one.bytes, one.rows) for one in keyed.files()]
+            chosen = chance.sample(files, chance.randint(0, len(files)))
+            if chosen:
+                rewrite_files(sink._writer, keyed, chosen, 1 << 30, lambda: None)
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["default", "full"])
@@ -195,4 +210,37 @@ def test_a_quarantine_that_is_made_after_the_table_grew_takes_its_rows(tmp_path:
     assert {row["id"] for row in aside} & {row["id"] for row in early.expected()}, "no key was in silver before"
     both = {(r["id"], r["part"]) for r in aside} & {(r["id"], r["part"]) for r in rows(catalog, SCHEMA)}
     assert not both, "a key is in silver and in its quarantine"
+    catalog.close()
+
+
+def test_rows_that_left_with_their_file_are_not_found_after_a_restart(tmp_path: Path) -> None:
+    """The places of a file that left must not be given to another one while the saved index still names them."""
+    source = Overtaking(1, SIMPLE, chunks=0, keys=0)
+    progress = Progress()
+    sink, _ = open_sink(tmp_path)
+
+    def deliver(*changes: tuple[str, int]) -> None:
+        nonlocal progress
+        for op, number in changes:
+            row = {"id": number, "amount": number, "note": "", "born": 0, "_text": None}
+            source._emit(op, row if op == "d" else None, None if op == "d" else row)
+        for batch, reached in source.deliver(progress):
+            write(sink, batch, reached)
+            progress = reached
+        sink.flush()
+
+    deliver(*(("c", n) for n in range(10)))
+    deliver(*(("c", n) for n in range(10, 20)))
+    deliver(*(("d", n) for n in range(10, 20)))
+    assert sink._writer is not None and sink._layer is not None
+    keyed = sink._layer.opened()[0].main
+    dead = [FileState(one.path, one.bytes, one.rows) for one in keyed.files() if keyed.dead_rows(one) == one.rows]
+    assert dead and rewrite_files(sink._writer, keyed, dead, 1 << 30, lambda: None) is not None
+    sink.close()
+    sink, _ = open_sink(tmp_path)
+    deliver(*(("c", n) for n in range(20, 30)))
+    deliver(*(("c", n) for n in range(10, 20)))
+    sink.close()
+    catalog = load_catalog(LakehouseConfig().catalog, tmp_path)
+    assert sorted(row["id"] for row in rows(catalog, SIMPLE)) == list(range(30))
     catalog.close()

@@ -33,7 +33,7 @@ SMALLEST = 8_192
 ASIDE = 1_000_000
 """A merge of so many entries is done on a thread of its own."""
 MANIFEST = "index.json"
-FORMAT = 2
+FORMAT = 3
 
 NOWHERE = -1
 """The place of a key that has no row."""

@@ -321,7 +321,8 @@ class KeyedTable:
             return  # It would name files that no snapshot has.
         files = [{"path": one.path, "base": one.base, "rows": one.rows} for one in self._ordered]
         current = self.lake.metadata.current_snapshot_id
-        self._index.save({"snapshot": current, "seed": self.hash.seed.hex(), "files": files})
+        # Runs still name places of files that left: nothing else may have these.
+        self._index.save({"snapshot": current, "seed": self.hash.seed.hex(), "files": files, "end": self._end})
 
     def close(self) -> None:
         """Keep the index and let go. Of what was not committed, files that no commit was tried with are deleted."""
@@ -458,6 +459,8 @@ class KeyedTable:
             file = self._ordered[position] if position >= 0 else None
             following = bases[position + 1] if position + 1 < len(bases) else self._end
             end = int(np.searchsorted(places, following))
+            if end <= at:
+                raise RuntimeError(f"The key index of {self.lake.name} names a place that no file has")
             if file is not None:
                 inside = places[at:end]
                 inside = inside[inside < file.base + file.rows]
@@ -538,7 +541,6 @@ class KeyedTable:
         entries = {e.data_file.file_path: e.data_file for e in self.lake.manifests.data()}
         known = self._saved(entries)
         for path, (base, rows) in sorted(known.items(), key=lambda one: one[1]):
-            self._end = max(self._end, base + rows)
             if path in entries:
                 self._add_file(PlacedFile(path, base, rows, entries[path].file_size_in_bytes))
         unknown = [path for path in entries if path not in known]
@@ -562,8 +564,10 @@ class KeyedTable:
         if stamp is None:
             return {}
         files = stamp.get("files")
+        end = stamp.get("end")
         ours = stamp.get("seed") == self.hash.seed.hex() and self._descends_from(stamp.get("snapshot"))
-        if ours and isinstance(files, list):
+        if ours and isinstance(files, list) and isinstance(end, int):
+            self._end = end
             return {one["path"]: (one["base"], one["rows"]) for one in files}
         self._index.clear()
         return {}
