@@ -88,7 +88,8 @@ class SilverApart:
     def rebuild(self, task: Task) -> None:
         """Make all rows anew from bronze as it is now."""
         task.tell(f"Reading {_rows(self._bronze):,} changes of {self._bronze.name}.")
-        self._silver.rebuild(each=lambda _: task.check())
+        # It is read twice: the rows of snapshots first, then all others.
+        self._silver.rebuild(each=_Told(task, self._bronze, 2 * _rows(self._bronze)))
         self._base = {}
         self.held = _marker(self._bronze)
         self._follow(task)
@@ -157,6 +158,21 @@ class SilverApart:
         if self._start is not None and table.name in self._start:
             return _Onto(table, self._start[table.name])
         return table
+
+
+class _Told:
+    """Says how much of a table was read, and gives up when the process ends."""
+
+    def __init__(self, task: Task, bronze: LakeTable, rows: int) -> None:
+        self._task = task
+        self._name = bronze.name
+        self._rows = rows
+        self._read = 0
+
+    def __call__(self, rows: int) -> None:
+        self._read += rows
+        share = min(99, 100 * self._read // max(1, self._rows))
+        self._task.tell(f"Reading {self._name}: {share} %.")
 
 
 class _Onto(LakeTable):

@@ -133,7 +133,9 @@ def carry_out(writer: LakeWriter, request: Request, stopping: threading.Event | 
         if isinstance(reason, LeaseLost):
             raise
     except CatchmentError as error:
-        log.warning("%s: a request (%s) could not be done: %s", request.pipeline, request.kind, error)
+        # The command itself shows it; in another process it is told in the log as well.
+        level = logging.WARNING if stopping is not None else logging.DEBUG
+        log.log(level, "%s: a request (%s) could not be done: %s", request.pipeline, request.kind, error)
         requests.fail(ops, request.id, error)
     except Exception as error:  # noqa: BLE001 - the process that serves goes on; the command gets it as an error
         # Its message may come from anywhere and hold anything; the trace names places only.
