@@ -175,6 +175,7 @@ class Pipeline:
             try:
                 self._attempt(stop, until_caught_up)
             except Reopen as reason:
+                self._succeeded_at = self._clock.monotonic()
                 log.info("%s: %s", self.name, reason)
                 if stop.is_set():
                     break

@@ -249,3 +249,13 @@ def test_what_changed_underneath_is_opened_again_at_once_even_before_the_first_s
     run(system, {"iceberg": lambda: FaultySink(target.iceberg(), faults)}, clock=clock)
     assert target.in_iceberg() == EXPECTED
     assert clock.slept == []
+
+
+def test_after_a_command_a_failure_is_waited_out_though_nothing_was_flushed_yet(target: Target) -> None:
+    """Another command may hold the lease just then: that must not end a run that was well until now."""
+    system, clock = ScriptedSystem(*script()), FakeClock()  # type: ignore[arg-type]
+    faults: list[Fault] = [FailBeforeWrite(at=1, error=Reopen("A command was here."))]
+    faults += [FailBeforeWrite(at=1) for _ in range(12)]
+    run(system, {"iceberg": lambda: FaultySink(target.iceberg(), faults)}, clock=clock)
+    assert sum(clock.slept) > Backoff().patience_seconds
+    assert target.in_iceberg() == EXPECTED

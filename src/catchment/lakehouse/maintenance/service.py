@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from catchment.errors import CatchmentError
+from catchment.errors import CatchmentError, Reopen
 from catchment.lakehouse.config import MaintenanceConfig
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.table_files import TableFiles
@@ -109,7 +109,7 @@ class MaintenanceService:
     def _attempt(self, what: Step) -> bool:
         try:
             return what()
-        except Stopped:
+        except (Stopped, Reopen):
             return False
         except CatchmentError as error:
             self._failed(str(error))
