@@ -58,10 +58,11 @@ def not_portable(model: Model, dialect: Dialect) -> list[str]:
 
 
 def _unknown_there(reference: Reference) -> str | None:
+    view = f"{reference} is a view of Catchment's own, not a table"
     if reference.layer == "current":
-        return f"{reference} is a view of Catchment's own, not a table; silver.{reference.table} has the same rows, those in quarantine apart"
+        return f"{view}; silver.{reference.table} has the same rows, those in quarantine apart"
     if reference.layer == "silver" and reference.table.endswith(HISTORY):
-        return f"{reference} is a view of Catchment's own, not a table; it is made of {'.'.join(reference.stored[-1])}"
+        return f"{view}; it is made of {'.'.join(reference.stored[-1])}"
     return None
 
 
