@@ -21,6 +21,7 @@ from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
 from catchment.lakehouse.ops import OpsStore
 from catchment.lakehouse.restore import Mode, Restore, restoring
 from catchment.progress import Progress
+from catchment.testing.lake import silver_differences
 from pipelines import iceberg_writer as writer
 from pipelines.lake import run, wait_for
 
@@ -246,6 +247,20 @@ def test_a_table_whose_last_state_is_damaged_is_not_passed_over(tmp_path: Path) 
         refused = str(plan.refusal(Mode.NEWEST))
         assert f"The last state of 1 table is not whole: bronze.both (misses file://{data})" in refused
     assert not (tmp_path / "lake/catalog.db").exists()
+
+
+def test_a_damaged_silver_table_is_left_out_and_made_anew(tmp_path: Path) -> None:
+    write(tmp_path, 6)
+    file = made(tmp_path)
+    write(tmp_path, 12)
+    lose_catalog(tmp_path)
+    data = max((tmp_path / "lake/warehouse/silver/both/data").iterdir(), key=lambda one: one.stat().st_mtime_ns)
+    data.unlink()
+    plan = restored(tmp_path, file, Mode.NEWEST)
+    assert plan.left_out(Mode.NEWEST) == [("silver", "both")]
+    write(tmp_path, TRANSACTIONS)
+    expect_everything_once(tmp_path)
+    assert silver_differences(LAKE, tmp_path)["both"] == []
 
 
 def test_a_writer_from_before_the_restore_cannot_commit_any_more(tmp_path: Path) -> None:
