@@ -15,8 +15,10 @@ from catchment.lakehouse import silver as silver_module
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.connection import connect_lake
+from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.maintenance.keyed_compaction import rewrite_files
 from catchment.lakehouse.maintenance.plan import FileState
+from catchment.lakehouse.table import Change
 from catchment.progress import Progress
 from catchment.schema import TableSchema
 from catchment.sinks.iceberg.config import IcebergSinkConfig
@@ -153,6 +155,37 @@ def test_history_has_every_version_from_when_to_when(tmp_path: Path, history: st
             " FROM silver.items_history ORDER BY valid_from, id, part"
         ).fetchall()
     assert sorted(found, key=str) == sorted(_spans(source, columns), key=str)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole bronze", "cut bronze"])
+def test_history_that_is_switched_on_later_begins_with_what_is_known(tmp_path: Path, cut: bool) -> None:
+    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    print(f"replay with CATCHMENT_SEED={seed}")
+    source = Overtaking(seed, chunks=0)
+    run(source, tmp_path, actions=8)
+    known = source.expected()
+    if cut:
+        sink, _ = open_sink(tmp_path)
+        assert sink._writer is not None
+        bronze = sink._writer.existing(("bronze", "items"))
+        assert bronze is not None
+        sink._writer.commit([bronze.draft(Change(properties={BRONZE_SINCE: "2026-01-01T00:00:00+00:00"}))])
+        sink.close()
+    lakehouse = LakehouseConfig(history=["items"])
+    run(source, tmp_path, actions=8, lakehouse=lakehouse)
+    with connect_lake(lakehouse, tmp_path) as lake:
+        found = lake.execute(
+            "SELECT id, part, amount, note, date_diff('day', DATE '1970-01-01', born), epoch(valid_from)::int,"
+            " epoch(valid_to)::int, is_current FROM silver.items_history"
+        ).fetchall()
+    spans = _spans(source, ["amount", "note", "born"])
+    if cut:
+        first = {(row["id"], row["part"]) for row in known}
+        assert {row[:2] for row in found} >= first
+        assert set(found) <= set(spans)
+        assert {row for row in found if row[-1]} == {row for row in spans if row[-1]}
+    else:
+        assert sorted(found, key=str) == sorted(spans, key=str)
 
 
 def _spans(source: Overtaking, columns: list[str]) -> list[tuple[Any, ...]]:

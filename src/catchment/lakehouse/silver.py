@@ -247,6 +247,8 @@ class SilverTable:
 
     def settle(self) -> None:
         """The commits have happened."""
+        if self.versions is not None and self.versions.dirty:
+            self._versions_known = True
         for table in self._all:
             if table.dirty or table is self.main:
                 table.settle()
@@ -319,6 +321,25 @@ class SilverTable:
         self._unresolved = False
         for one in self._all:
             one.advance()
+
+    @property
+    def bronze(self) -> LakeTable:
+        """The table of the changes."""
+        return self._bronze
+
+    @property
+    def lacks_history(self) -> bool:
+        """Is history kept from now on, of a table that has rows already?"""
+        return self.versions is not None and not self._versions_known and not self.versions.dirty and self.main.rows > 0
+
+    def begin_history(self) -> None:
+        """Make the rows that are there the first versions; as far as the next commit takes."""
+        if self.versions is None:
+            return
+        for table in self.tables:
+            for rows in table.live_batches():
+                self.versions.begin(rows)
+        self.versions.advance()
 
     @property
     def mend_due(self) -> bool:

@@ -12,6 +12,7 @@ from pyiceberg.types import StructType
 from catchment.errors import ConfigError
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
+from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.keyed_table import KeyedTable
 from catchment.lakehouse.silver import KEY_PROPERTY, SilverPlan, SilverTable, Submit
@@ -130,6 +131,7 @@ class SilverLayer:
             return
         if marker == held and not anew:
             self.mend(silver)
+            self._begin_history(silver, bronze, marker)
             return
         log.info("silver.%s is brought up to its bronze table.", silver.name)
         if held is None or anew:
@@ -138,12 +140,25 @@ class SilverLayer:
             silver.replay(Progress.from_json(held))
         self.commit(silver, marker)
         self.mend(silver)
+        self._begin_history(silver, bronze, marker)
+
+    def _begin_history(self, silver: SilverTable, bronze: LakeTable, marker: str) -> None:
+        """History was switched on for a table that had rows: it begins with what bronze has, else with these rows."""
+        if not silver.lacks_history:
+            return
+        log.info("silver.%s_versions is begun.", silver.name)
+        if bronze.metadata.properties.get(BRONZE_SINCE):
+            silver.begin_history()
+        else:
+            silver.rebuild()
+        self.commit(silver, marker)
 
     def mend(self, silver: SilverTable) -> None:
         """Where changes overtook their snapshot, and it is there now, make the rows anew. Comes after a commit."""
         with self._writer.lock:
             marker = silver.main.lake.metadata.properties.get(MARKER)
-            if silver.mend_due and marker is not None and not silver.pinned:
+            cut = silver.bronze.metadata.properties.get(BRONZE_SINCE)
+            if silver.mend_due and marker is not None and not silver.pinned and not cut:
                 log.info("silver.%s is made anew: changes had overtaken its snapshot.", silver.name)
                 silver.rebuild()
                 self.commit(silver, marker)

@@ -21,6 +21,7 @@ from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.table_schema import fit
 from catchment.schema import UTC_MICROSECONDS
 
+_OURS = ("_version", "_committed_at", "_unrepresentable", "_quality")
 _NULLABLE_MAP = pa.map_(pa.string(), pa.string())
 
 
@@ -86,6 +87,24 @@ class VersionsTable:
         columns["_unrepresentable"] = texts if self._columns is None else _of_columns(texts, followed)
         rows = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
         self._write(self._news(fold, events, rows))
+
+    def begin(self, rows: pa.Table) -> None:
+        """Keep rows of the table as it is as the first versions that are known, as if a snapshot had read them."""
+        count = rows.num_rows
+        names = [name for name in rows.column_names if name not in _OURS]
+        followed = [name for name in names if self._columns is None or name in self._columns or name in self._key]
+        columns = {name: rows.column(name) for name in followed}
+        columns["_op"] = pa.chunked_array([pa.repeat("r", count)])
+        columns["_version"] = columns["_position"] = rows.column("_version")
+        columns["_lane"] = pa.chunked_array([pa.repeat("silver", count)])
+        columns["_valid_from"] = rows.column("_committed_at")
+        texts = rows.column("_unrepresentable").combine_chunks()
+        columns["_unrepresentable"] = pa.chunked_array(
+            [texts if self._columns is None else _of_columns(texts, followed)], texts.type
+        )
+        order = [*followed, *versions_schema(pa.schema([])).names]
+        for batch in pa.table({name: columns[name] for name in order}).combine_chunks().to_batches():
+            self._write(batch)
 
     def truncate(self, row: pa.RecordBatch) -> None:
         """Every key ends here; `row` is the truncate's change."""
