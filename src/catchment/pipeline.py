@@ -156,6 +156,7 @@ class Pipeline:
         self._last = Report(at=self._clock.now(), state="starting")
         self._reported_at = float("-inf")
         self._succeeded_at: float | None = None
+        self._opened_at: float | None = None
 
     def run(self, stop: threading.Event, *, until_caught_up: bool = False) -> Report:
         """Capture until `stop` is set, or until what the source held at the start is durable.
@@ -180,6 +181,7 @@ class Pipeline:
                 if stop.is_set():
                     break
             except Retriable as error:
+                self._note_success()
                 if self._succeeded_at is not None and self._succeeded_at > began:
                     failures, began = 0, self._succeeded_at
                 failures += 1
@@ -200,6 +202,12 @@ class Pipeline:
         self._tell("stopped")
         return self._last
 
+    def _note_success(self) -> None:
+        """A run that was open for longer than a start may take was well, though it had nothing to flush."""
+        now = self._clock.monotonic()
+        if self._opened_at is not None and now - self._opened_at > self._backoff.patience_seconds:
+            self._succeeded_at = now
+
     def _pause(self, stop: threading.Event, seconds: float) -> bool:
         """Wait, in small steps of the clock; True when stopped meanwhile."""
         end = self._clock.monotonic() + seconds
@@ -208,12 +216,14 @@ class Pipeline:
         return stop.is_set()
 
     def _attempt(self, stop: threading.Event, until_caught_up: bool) -> None:
+        self._opened_at = None
         with ExitStack() as stack:
             runs = [self._open_sink(name, plan, stack) for name, plan in self._plans.items()]
             source = self._open_source()
             stack.callback(source.close)
             resume = resume_point(run.durable for run in runs)
             source.open(resume)
+            self._opened_at = self._clock.monotonic()
             target = source.head() if until_caught_up or self._ends else None
             self._loop(source, runs, stop, target, resume)
 

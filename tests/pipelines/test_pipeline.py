@@ -22,6 +22,7 @@ from catchment.sinks.base import Sink
 from catchment.sinks.files.config import FilesSinkConfig
 from catchment.sinks.files.reader import complete_ranges
 from catchment.sinks.iceberg.config import IcebergSinkConfig
+from catchment.sources.base import Event
 from catchment.telemetry import Report
 from catchment.testing.changes import Change
 from catchment.testing.clock import FakeClock
@@ -258,4 +259,23 @@ def test_after_a_command_a_failure_is_waited_out_though_nothing_was_flushed_yet(
     faults += [FailBeforeWrite(at=1) for _ in range(12)]
     run(system, {"iceberg": lambda: FaultySink(target.iceberg(), faults)}, clock=clock)
     assert sum(clock.slept) > Backoff().patience_seconds
+    assert target.in_iceberg() == EXPECTED
+
+
+def test_a_run_that_was_idle_since_its_start_waits_a_failure_out(target: Target) -> None:
+    system, clock = ScriptedSystem(*script()), FakeClock()  # type: ignore[arg-type]
+
+    class IdleThenCut(ScriptedSource):
+        def next(self, timeout: float) -> Event | None:
+            clock.turn(3600)
+            raise SourceUnavailable("The server is restarted.")
+
+    kinds = [IdleThenCut, ScriptedSource]
+    pipeline = Pipeline(
+        "scripted",
+        open_source=lambda: kinds.pop(0)(system),
+        sinks={"iceberg": SinkPlan(target.iceberg, FlushPolicy(1e-9, 1))},
+        clock=clock,
+    )
+    pipeline.run(threading.Event(), until_caught_up=True)
     assert target.in_iceberg() == EXPECTED
