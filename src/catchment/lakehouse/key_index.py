@@ -113,6 +113,12 @@ class KeyIndex:
         result[order] = found
         return result
 
+    def entries(self, dead: Flags) -> tuple[Keys, Places]:
+        """The keys that have a live place, and those."""
+        self._settle(wait=True)
+        live = _merged(self._runs, dead)
+        return live.keys, live.places
+
     def clear(self) -> None:
         """Forget all entries."""
         self._settle(wait=True)
@@ -196,8 +202,8 @@ class KeyIndex:
                 for run, one in zip(runs, manifest["runs"], strict=True)
             ):
                 return None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            return None  # EOFError: nothing is fsynced here, a power cut may leave empty files.
         self._runs = runs
         return dict(manifest)
 

@@ -115,6 +115,7 @@ class KeyedTable:
         self._recent_bytes = 0
         self._commits = 0
         self._tried: set[str] = set()
+        self._closed = False
         self._reconcile()
 
     # -- reading
@@ -326,6 +327,7 @@ class KeyedTable:
 
     def close(self) -> None:
         """Keep the index and let go. Of what was not committed, files that no commit was tried with are deleted."""
+        self._closed = True
         if self._writing is not None:
             self._writing.abort()
         pending = [file.file_path for generation in (self._bounded, self._open) for file in generation.files]
@@ -340,7 +342,7 @@ class KeyedTable:
 
         Raises `SinkRefused` while the table is being emptied: try again after the next commit.
         """
-        self._refuse_while_replacing()
+        self._refuse_rewriting()
         files = tuple(self._files[path] for path in paths)
         pending = self._pending()
         dead = {}
@@ -367,7 +369,7 @@ class KeyedTable:
         those rewritten; they leave too. From here on the draft must be committed, or the table opened
         anew. Raises `SinkRefused`, with nothing changed, when one of the files is no longer there: begin again.
         """
-        self._refuse_while_replacing()
+        self._refuse_rewriting()
         for file in rewrite.files:
             if self._files.get(file.path) is not file:
                 raise SinkRefused(f"{file.path} of {self.lake.name} left while it was rewritten.")
@@ -388,7 +390,9 @@ class KeyedTable:
         files = [one.file for one in rewritten]
         return self.lake.draft(Change(files=files, deletes=deletes, removed=removed, summary=summary or {}))
 
-    def _refuse_while_replacing(self) -> None:
+    def _refuse_rewriting(self) -> None:
+        if self._closed:
+            raise SinkRefused(f"{self.lake.name} was closed; who has it open now knows nothing of this rewrite.")
         if self._bounded.replace or self._open.replace:
             raise SinkRefused(f"{self.lake.name} is being emptied; its files are not rewritten now.")
 
@@ -609,7 +613,8 @@ class KeyedTable:
 def seed(directory: Path) -> bytes:
     """The secret that keys are hashed with here; made when there is none."""
     file = directory / ".catchment" / "keys" / "seed"
-    if not file.exists():
+    # Nothing is fsynced here: after a power cut it may be there and empty.
+    if not file.exists() or file.stat().st_size != SEED_BYTES:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_name(f"seed.{secrets.token_hex(4)}")
         fresh.write_bytes(secrets.token_bytes(SEED_BYTES))

@@ -139,6 +139,7 @@ class SilverTable:
         self._versions_known = self.versions is not None and self.versions.lake.metadata.current_snapshot() is not None
         self._stones = Tombstones()
         self._snapshots: set[str] = set()
+        self._reading: set[str] = set()
         self._bounded: list[_Queued] = []
         self._open: list[_Queued] = []
         self._bounded_size = [0, 0]
@@ -182,6 +183,8 @@ class SilverTable:
 
     def write(self, records: pa.RecordBatch, size: int, snapshot: str | None = None) -> None:
         """Accept changes, in bronze's columns, after the last boundary. snapshot: whose chunk they are of."""
+        if snapshot is not None:
+            self._reading.add(snapshot)
         self._open.append(_Queued(records, snapshot))
         self._open_size[0] += records.num_rows
         self._open_size[1] += size
@@ -207,7 +210,9 @@ class SilverTable:
             self._open, self._open_size = [], [0, 0]
             if self._bounded_size[0] >= SEGMENT_ROWS or self._bounded_size[1] >= SEGMENT_BYTES:
                 self._merge_bounded()
-        if self._snapshots and all(progress.chunks.get(one) == ALL_CHUNKS for one in self._snapshots):
+        if self._reading and all(progress.chunks.get(one) == ALL_CHUNKS for one in self._reading):
+            self._reading.clear()
+            self._merge_bounded()  # The last chunks are in it.
             self._submit(self._snapshots_done)
 
     def finish(self) -> None:
@@ -253,8 +258,9 @@ class SilverTable:
             if table.dirty or table is self.main:
                 table.settle()
         if not self._snapshots:
-            self._stones.close()
-            self._stones = Tombstones()
+            # Bronze has the others now. It has not what a transaction left that is still open.
+            old, self._stones = self._stones, self._stones.after_boundary()
+            old.close()
 
     def close(self) -> None:
         """Let go; what was not committed is given up."""
@@ -273,8 +279,7 @@ class SilverTable:
                     self._begin_snapshot(snapshot)
                 self._merge(changes, chunk=snapshot is not None)
             if boundary:
-                for table in self._all:
-                    table.advance()
+                self._advance_tables()
 
     def replay(
         self, since: Progress, bronze: LakeTable | None = None, *, snapshots: bool = True, each: Each | None = None
@@ -296,8 +301,7 @@ class SilverTable:
             edges = [0, *(np.flatnonzero(np.diff(chunk.astype(np.int8))) + 1).tolist(), changes.num_rows]
             for first, last in pairwise(edges):
                 self._merge(changes.slice(first, last - first), chunk=bool(chunk[first]))
-        for table in self._all:
-            table.advance()
+        self._advance_tables()
 
     def rebuild(self, each: Each | None = None) -> None:
         """Make all rows anew from what bronze has committed; everything that was merged must be.
@@ -306,6 +310,8 @@ class SilverTable:
         """
         for table in self.tables:
             table.truncate()
+        self._stones.close()
+        self._stones = Tombstones()
         self._unresolved, self._snapshot_version = False, b""
         self._rebuilding = self._versions_known
         try:
@@ -317,10 +323,10 @@ class SilverTable:
                     self._merge(mine, chunk=chunk)
         finally:
             self._rebuilding = False
-        # What no snapshot has is nowhere: looking again would not find it.
-        self._unresolved = False
-        for one in self._all:
-            one.advance()
+        if self._complete:
+            # What no snapshot has is nowhere: looking again would not find it.
+            self._unresolved = False
+        self._advance_tables()
 
     @property
     def bronze(self) -> LakeTable:
@@ -342,9 +348,25 @@ class SilverTable:
         self.versions.advance()
 
     @property
+    def unresolved(self) -> bool:
+        """Do rows lack values that changes did not send?"""
+        return self._unresolved
+
+    @property
+    def half_committed(self) -> bool:
+        """Is quarantine further than silver itself? They are committed one by one where the catalog knows no other."""
+        text = self.quarantine.lake.metadata.properties.get(MARKER) if self.quarantine is not None else None
+        return text is not None and not (self.marker or Progress()).covers(Progress.from_json(text))
+
+    @property
     def mend_due(self) -> bool:
         """Do changes that overtook their snapshot lack values that are in bronze by now?"""
         return self._unresolved and self._complete and not self._open_spilled
+
+    def _advance_tables(self) -> None:
+        for table in self._all:
+            table.advance()
+        self._stones.bound()
 
     def _merge(self, changes: pa.RecordBatch, *, chunk: bool) -> None:
         if not changes.num_rows:
@@ -454,6 +476,8 @@ class SilverTable:
         self._unresolved = True
 
     def _load_tombstones(self) -> None:
+        # What was merged here, and may not be in bronze yet, is later than what bronze has.
+        later, self._stones = self._stones, Tombstones()
         for changes in bronze_changes(self._bronze, None, ("_op", "_version", "before", "after", "_unrepresentable")):
             ops = operations(changes)
             moved = (ops == UPDATE) & np.asarray(changes.column("before").is_valid())
@@ -465,6 +489,8 @@ class SilverTable:
                     fold = Fold(stretch.changes, self.key, self.main.keys_of)
                     gone = fold.last[fold.gone[fold.last]]
                     self._stones.add(fold.keys(gone), fold.versions(gone))
+        self._stones.take_over(later)
+        later.close()
 
     # -- the table
 

@@ -138,6 +138,9 @@ class SilverLayer:
             silver.rebuild()
         else:
             silver.replay(Progress.from_json(held))
+            if silver.half_committed and silver.unresolved and not bronze.metadata.properties.get(BRONZE_SINCE):
+                # What a change did not send may have left with the row that quarantine no longer has.
+                silver.rebuild()
         self.commit(silver, marker)
         self.mend(silver)
         self._begin_history(silver, bronze, marker)

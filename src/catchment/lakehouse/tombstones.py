@@ -19,6 +19,7 @@ class Tombstones:
         self._versions: list[pa.Array] = []
         self._dead: Flags = np.zeros(0, np.bool_)
         self._count = 0
+        self._bounded = 0
         self._truncated: bytes | None = None
 
     def __len__(self) -> int:
@@ -55,6 +56,30 @@ class Tombstones:
                 left = self._versions[0].take(pa.array(at[known]))
                 covered[known] |= np.asarray(pc.greater_equal(left, versions.take(pa.array(known))))
         return covered
+
+    def bound(self) -> None:
+        """A boundary: what was added so far is in bronze from the next commit on."""
+        self._bounded = self._count
+
+    def after_boundary(self) -> Tombstones:
+        """Those that were added since the last boundary."""
+        kept = Tombstones()
+        kept._truncated = self._truncated
+        if self._count > self._bounded:
+            kept._take(self, self._bounded)
+        return kept
+
+    def take_over(self, later: Tombstones) -> None:
+        """Add what others hold, which came later."""
+        self._take(later, 0)
+        if later._truncated is not None:
+            self.truncate(later._truncated)
+
+    def _take(self, other: Tombstones, first: int) -> None:
+        keys, places = other._index.entries(other._dead)
+        rows = np.flatnonzero(places >= first)
+        if len(rows):
+            self.add(keys.take(rows), pa.concat_arrays(other._versions).take(pa.array(places[rows])))
 
     def close(self) -> None:
         """Let go of the index."""
