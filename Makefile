@@ -35,10 +35,10 @@ readers: install ## Spark, Polars and DuckDB's Iceberg extension into .cache/, t
 	@PYTHONPATH=tests $(BIN)/python -m readers.environment
 
 test: install servers readers ## The default suite, servers included
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-all: install servers readers ## Everything, the slow tests too
-	@$(BIN)/python -m pytest -m "" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
 
 check: install ## ruff, mypy --strict and the import rule
 	@$(BIN)/ruff check .
