@@ -179,6 +179,19 @@ def test_a_rewrite_that_began_before_the_table_got_another_key_is_given_up(captu
     assert capture.notes() == dict.fromkeys(range(4), "x")
 
 
+def test_history_that_is_switched_on_while_the_table_is_empty_has_what_was_before(capture: Capture) -> None:
+    capture.change("c", 1, "one")
+    capture.change("d", 1)
+    capture.commit()
+    capture.reopen(LakehouseConfig(history=["items"]))
+    capture.change("c", 2, "two")
+    capture.commit()
+    catalog = load_catalog(capture.lakehouse.catalog, capture.directory)
+    versions = catalog.load_table(("silver", "items_versions")).scan().to_arrow().to_pylist()
+    catalog.close()
+    assert sorted((row["id"], row["_op"]) for row in versions) == [(1, "c"), (1, "d"), (2, "c")]
+
+
 def _with_key(capture: Capture, key: tuple[str, ...]) -> None:
     assert capture.sink._layer is not None
     capture.sink._layer.table("items", key)

@@ -335,8 +335,9 @@ class SilverTable:
 
     @property
     def lacks_history(self) -> bool:
-        """Is history kept from now on, of a table that has rows already?"""
-        return self.versions is not None and not self._versions_known and not self.versions.dirty and self.main.rows > 0
+        """Is history kept from now on, of a table that has changes already? Its rows may all have left by now."""
+        fresh = self.versions is not None and not self._versions_known and not self.versions.dirty
+        return fresh and self.marker is not None
 
     def begin_history(self) -> None:
         """Make the rows that are there the first versions; as far as the next commit takes."""

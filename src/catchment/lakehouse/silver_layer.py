@@ -149,8 +149,11 @@ class SilverLayer:
         """History was switched on for a table that had rows: it begins with what bronze has, else with these rows."""
         if not silver.lacks_history:
             return
+        cut = bronze.metadata.properties.get(BRONZE_SINCE)
+        if cut and not any(one.rows for one in silver.tables):
+            return
         log.info("silver.%s_versions is begun.", silver.name)
-        if bronze.metadata.properties.get(BRONZE_SINCE):
+        if cut:
             silver.begin_history()
         else:
             silver.rebuild()
