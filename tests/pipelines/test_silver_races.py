@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from catchment.change import ChangeBatch
@@ -21,7 +22,8 @@ from catchment.lakehouse.maintenance.keyed_compaction import rewrite_files
 from catchment.lakehouse.maintenance.plan import FileState
 from catchment.lakehouse.table import Draft
 from catchment.progress import ALL_CHUNKS, Progress
-from pipelines.overtaking import LANE, SIMPLE, SNAPSHOT, Overtaking
+from catchment.schema import Column, TableSchema
+from pipelines.overtaking import LANE, SIMPLE, SNAPSHOT, Overtaking, write
 from pipelines.rest_catalog import rest_catalog
 from pipelines.test_silver import RULES, compact, open_sink, rows
 
@@ -303,3 +305,17 @@ def _in_transactions(source: Overtaking, directory: Path) -> None:
         sink.flush()
     finally:
         sink.close()
+
+
+def test_a_table_with_a_column_that_silver_needs_has_bronze_only(tmp_path: Path) -> None:
+    columns = (*SIMPLE.columns[:2], Column("_VERSION", pa.string(), "text"), *SIMPLE.columns[3:])
+    source = Overtaking(1, TableSchema(SIMPLE.table, columns), chunks=0)
+    sink, progress = open_sink(tmp_path)
+    for batch, reached in source.deliver(progress):
+        write(sink, batch, reached)
+    sink.flush()
+    sink.close()
+    catalog = load_catalog(LakehouseConfig().catalog, tmp_path)
+    assert catalog.table_exists(("bronze", "items"))
+    assert not catalog.table_exists(("silver", "items"))
+    catalog.close()

@@ -117,6 +117,8 @@ class KeyedTable:
         self._tried: set[str] = set()
         self._closed = False
         self._reconcile()
+        # What the index is saved for: a rollback since then brings rows back that it has let go.
+        self._merged_at = lake.metadata.current_snapshot_id
 
     # -- reading
 
@@ -306,6 +308,7 @@ class KeyedTable:
         kept = {one.file_path for gen in (self._bounded, self._open) for one in gen.files}
         self._bounded = Generation()
         self._tried.clear()
+        self._merged_at = self.lake.metadata.current_snapshot_id
         if replaced:
             gone = [file for file in self._ordered if file.path not in kept and file is not self._placing]
             for file in gone:
@@ -321,9 +324,8 @@ class KeyedTable:
         if self._bounded or self._open or self._writing is not None:
             return  # It would name files that no snapshot has.
         files = [{"path": one.path, "base": one.base, "rows": one.rows} for one in self._ordered]
-        current = self.lake.metadata.current_snapshot_id
         # Runs still name places of files that left: nothing else may have these.
-        self._index.save({"snapshot": current, "seed": self.hash.seed.hex(), "files": files, "end": self._end})
+        self._index.save({"snapshot": self._merged_at, "seed": self.hash.seed.hex(), "files": files, "end": self._end})
 
     def close(self) -> None:
         """Keep the index and let go. Of what was not committed, files that no commit was tried with are deleted."""

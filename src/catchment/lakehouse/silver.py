@@ -52,6 +52,9 @@ SNAPSHOT_VERSION_PROPERTY = "catchment.snapshot-version"
 UNRESOLVED_PROPERTY = "catchment.unresolved"
 """`true` while rows lack values that a snapshot that goes on will bring."""
 
+OUR_COLUMNS = ("_version", "_committed_at", UNREPRESENTABLE, "_quality")
+"""What stands beside a table's own columns."""
+
 SEGMENT_ROWS = 65_536
 """So many changes are folded at once at most."""
 SEGMENT_BYTES = 48 * 1024 * 1024
@@ -87,15 +90,14 @@ class _Queued:
 
 
 def silver_schema(row: pa.StructType) -> pa.Schema:
-    """The columns of a silver table of these rows; a column of the source's that has a name of ours wins."""
-    taken = {row.field(i).name.lower() for i in range(row.num_fields)}
+    """The columns of a silver table of these rows; none of them has a name of `OUR_COLUMNS`."""
     ours = [
         pa.field("_version", pa.binary()),
         pa.field("_committed_at", UTC_MICROSECONDS),
         pa.field(UNREPRESENTABLE, pa.map_(pa.string(), pa.string())),
         pa.field("_quality", LABELS),
     ]
-    return pa.schema([*row, *(one for one in ours if one.name not in taken)])
+    return pa.schema([*row, *ours])
 
 
 class SilverTable:
@@ -421,13 +423,9 @@ class SilverTable:
         for name in self._row_names():
             columns[name] = fold.key_column(name, events) if name in self.key else fold.after(name, events, stored.find)
         where = pa.array(fold.change[events])
-        taken = {name.lower() for name in columns}
-        ours: dict[str, Callable[[], pa.Array]] = {
-            "_version": lambda: fold.changes.column("_version").take(where),
-            "_committed_at": lambda: fold.changes.column("_committed_at").take(where),
-            UNREPRESENTABLE: lambda: fold.unrepresentable(events, stored.find),
-        }
-        columns.update({name: make() for name, make in ours.items() if name not in taken})
+        columns["_version"] = fold.changes.column("_version").take(where)
+        columns["_committed_at"] = fold.changes.column("_committed_at").take(where)
+        columns[UNREPRESENTABLE] = fold.unrepresentable(events, stored.find)
         return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
     def _append(self, rows: pa.RecordBatch, keys: Keys) -> None:
@@ -437,8 +435,7 @@ class SilverTable:
             bits = self._rules.evaluate(rows)
             labels = self._rules.labels(bits)
             aside = (bits & np.uint64(self._rules.quarantine_mask)) != 0
-        if "_quality" not in rows.schema.names:
-            rows = pa.RecordBatch.from_arrays([*rows.columns, labels], [*rows.schema.names, "_quality"])
+        rows = pa.RecordBatch.from_arrays([*rows.columns, labels], [*rows.schema.names, "_quality"])
         # The tables were made at different times: their columns may have other places and field ids.
         for table, arrangement, mine in zip(self.tables, self._arrangements, (~aside, aside), strict=False):
             if mine.all():

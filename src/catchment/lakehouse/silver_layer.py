@@ -15,7 +15,7 @@ from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.keyed_table import KeyedTable
-from catchment.lakehouse.silver import KEY_PROPERTY, SilverPlan, SilverTable, Submit
+from catchment.lakehouse.silver import KEY_PROPERTY, OUR_COLUMNS, SilverPlan, SilverTable, Submit
 from catchment.lakehouse.table import LakeTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import Progress
@@ -49,6 +49,7 @@ class SilverLayer:
         self._submit: Submit = submit or (lambda task: task())
         self._rules = _rules(lakehouse, directory)
         self._tables: dict[str, SilverTable] = {}
+        self._told: set[str] = set()
         self.waiting: set[str] = set()
         """Tables whose key bronze does not have yet, until its next commit: a key column was renamed."""
 
@@ -64,7 +65,7 @@ class SilverLayer:
                 if bronze is None or not self._wanted(name):
                     return None
                 columns = key if key is not None else json.loads(bronze.metadata.properties.get(KEY_PROPERTY, "[]"))
-                if not columns:
+                if not columns or self._clash(name, bronze):
                     return None
                 if known is not None:
                     self._tables.pop(name).close()
@@ -168,6 +169,15 @@ class SilverLayer:
                 log.info("silver.%s is made anew: changes had overtaken its snapshot.", silver.name)
                 silver.rebuild()
                 self.commit(silver, marker)
+
+    def _clash(self, name: str, bronze: LakeTable) -> bool:
+        """Has the source a column of a name that silver needs? Then there is bronze, and `current`."""
+        taken = {column.lower() for column in _columns(bronze)} & set(OUR_COLUMNS)
+        if taken and name not in self._told:
+            self._told.add(name)
+            which = ", ".join(sorted(taken))
+            log.warning("There is no silver.%s: its source has a column %s, and so would silver.", name, which)
+        return bool(taken)
 
     def _wanted(self, name: str) -> bool:
         wanted = self._config.silver
