@@ -14,11 +14,11 @@ import pyarrow as pa
 from benchmarks.order_changes import ORDERS, MixedChanges, OrderChanges
 from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.connection import connect_lake
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement, file_schema
-from catchment.lakehouse.silver import SilverTable, silver_schema
-from catchment.lakehouse.silver_layer import SilverLayer
+from catchment.lakehouse.reading.connection import connect_lake
+from catchment.lakehouse.silver.layer import SilverLayer
+from catchment.lakehouse.silver.table import SilverTable, silver_schema
 from catchment.lakehouse.writer import LakeWriter
 from catchment.sinks.iceberg.bronze_table import bronze_name, bronze_properties
 

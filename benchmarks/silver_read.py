@@ -17,11 +17,11 @@ from benchmarks.server import SCRATCH
 from benchmarks.silver_lake import PIPELINE, SilverLake, silver_lake
 from benchmarks.sizes import Sizes
 from catchment.demo.postgres import EmbeddedPostgres
-from catchment.lakehouse.connection import connect_lake
 from catchment.lakehouse.maintenance.keyed_compaction import rewrite_files
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.service import MaintenanceService
 from catchment.lakehouse.maintenance.table_files import FileLister, TableFiles
+from catchment.lakehouse.reading.connection import connect_lake
 
 MERGE_EVERY_SECONDS = 0.5
 """100,000 changes a second is what PostgreSQL decodes on such a machine: no source sends more for minutes."""

@@ -178,7 +178,7 @@ def sql_examples(pages: Pages) -> Iterator[str]:
 
 
 def _wrong_model(text: str) -> str | None:
-    from catchment.lakehouse.gold import read_model
+    from catchment.lakehouse.gold.model import read_model
 
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "model.sql"

@@ -179,7 +179,7 @@ def exit_codes() -> str:
 
 def gold_functions() -> str:
     """The functions that gold models may call in every engine."""
-    from catchment.lakehouse.portable import FUNCTIONS
+    from catchment.lakehouse.gold.portable import FUNCTIONS
 
     everywhere = ", ".join(f"`{name}`" for name, one in FUNCTIONS.items() if one.athena)
     spark = ", ".join(f"`{name}`" for name, one in FUNCTIONS.items() if not one.athena)

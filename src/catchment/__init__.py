@@ -31,6 +31,6 @@ def connect(
 
     Raises `catchment.errors.ConfigError` when the file cannot be read, and for a snapshot that no table has.
     """
-    from catchment.lakehouse.connection import connect as connect_lake
+    from catchment.lakehouse.reading.connection import connect as connect_lake
 
     return connect_lake(pipeline, as_of=as_of, snapshot=snapshot)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from catchment.lakehouse.config import LakehouseConfig
+from catchment.lakehouse.gold.refresher import GoldRefresher
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsReporter, OpsStore
-from catchment.lakehouse.refresher import GoldRefresher
 from catchment.telemetry import Report
 
 UNDER_WAY = ("running", "stopped")

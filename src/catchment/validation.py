@@ -12,14 +12,14 @@ from catchment.registry import Checked
 
 if TYPE_CHECKING:
     from catchment.lakehouse.config import LakehouseConfig
-    from catchment.lakehouse.gold import Model, Reference
+    from catchment.lakehouse.gold.model import Model, Reference
 
 
 def check_files(config: PipelineConfig) -> list[Finding]:
     """The pipeline file, which has been read, the gold models and the quality rules."""
     findings = [ok("file", f"Pipeline {config.name}: {config.source_config.type} to {_sinks(config)}.")]
     if config.lakehouse.gold is not None:
-        from catchment.lakehouse.gold import load_models
+        from catchment.lakehouse.gold.model import load_models
 
         try:
             models = load_models(config.directory / config.lakehouse.gold)
@@ -42,7 +42,7 @@ def _check_quality_file(config: PipelineConfig) -> list[Finding]:
 
 
 def _portability(models: Sequence[Model]) -> str:
-    from catchment.lakehouse.dialect import Dialect, not_portable
+    from catchment.lakehouse.gold.dialect import Dialect, not_portable
 
     here = [model.name for model in models if not_portable(model, Dialect.SPARK)]
     said = f"Models: {', '.join(model.name for model in models)}."
@@ -101,7 +101,7 @@ def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) 
     """Gold models over tables that are not captured: they wait for them, perhaps for ever."""
     if config.lakehouse.gold is None:
         return []
-    from catchment.lakehouse.gold import load_models
+    from catchment.lakehouse.gold.model import load_models
 
     try:
         models = load_models(config.directory / config.lakehouse.gold)
@@ -124,7 +124,7 @@ def _check_models(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) 
 
 def _is_made(reference: Reference, tables: Collection[str], lakehouse: LakehouseConfig) -> bool:
     """Will this pipeline make what a model reads, as far as its file and its source tell?"""
-    from catchment.lakehouse.gold import QUARANTINE, SILVER_ENDINGS
+    from catchment.lakehouse.gold.model import QUARANTINE, SILVER_ENDINGS
 
     if reference.layer == "gold":
         return True

@@ -12,7 +12,7 @@ from pyiceberg.catalog import Catalog
 
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.connection import connect_lake
+from catchment.lakehouse.reading.connection import connect_lake
 from catchment.schema import envelope
 
 ORDER = pa.struct([("id", pa.int64()), ("city", pa.string()), ("amount", pa.decimal128(12, 2))])

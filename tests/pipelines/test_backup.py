@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from catchment.errors import ConfigError, LeaseHeld, LeaseLost, SinkRefused, SinkUnavailable
-from catchment.lakehouse import catalog_swap
-from catchment.lakehouse.backup import back_up, opened
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
 from catchment.lakehouse.ops import OpsStore
-from catchment.lakehouse.restore import Mode, Restore, restoring
+from catchment.lakehouse.recovery import catalog_swap
+from catchment.lakehouse.recovery.backup import back_up, opened
+from catchment.lakehouse.recovery.restore import Mode, Restore, restoring
 from catchment.progress import Progress
 from catchment.testing.lake import silver_differences
 from pipelines import iceberg_writer as writer

@@ -11,8 +11,8 @@ import pytest
 from pyiceberg.types import LongType, StringType
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.connection import connect_lake, refuse_writes
 from catchment.lakehouse.ops import OpsStore
+from catchment.lakehouse.reading.connection import connect_lake, refuse_writes
 from catchment.telemetry import Report
 from pipelines import iceberg_writer as writer
 from pipelines.bronze_lake import ORDER, BronzeLake, rows

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from catchment.lakehouse.replay import Replay
+from catchment.lakehouse.reading.replay import Replay
 from catchment.schema import envelope
 from pipelines.source_model import COLUMNS, SCHEMA, World, bronze
 

@@ -15,13 +15,13 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile, DataFileContent
 from pyiceberg.types import StringType
 
-from catchment.lakehouse import dead_rows, moment
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.commit import commit_alone, open_or_create, write_rows
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.connection import connect_lake, open_duckdb, show
-from catchment.lakehouse.moment import LakeReader
 from catchment.lakehouse.position_delete import write_position_deletes
+from catchment.lakehouse.reading import dead_rows, moment
+from catchment.lakehouse.reading.connection import connect_lake, open_duckdb, show
+from catchment.lakehouse.reading.moment import LakeReader
 from catchment.lakehouse.table import Change, LakeTable
 from pipelines.rest_catalog import rest_catalog
 from readers.spark import Spark

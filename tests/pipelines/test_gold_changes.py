@@ -14,10 +14,10 @@ import duckdb
 import pytest
 from pyiceberg.manifest import ManifestContent
 
-from catchment.lakehouse import gold_table
-from catchment.lakehouse.gold import load_models
-from catchment.lakehouse.gold_table import SNAPSHOTS_KEPT
-from catchment.lakehouse.landing import GoldLayer
+from catchment.lakehouse.gold import table as gold_table
+from catchment.lakehouse.gold.landing import GoldLayer
+from catchment.lakehouse.gold.model import load_models
+from catchment.lakehouse.gold.table import SNAPSHOTS_KEPT
 from pipelines.bronze_lake import BronzeLake
 
 COPY = "-- key: id\n-- refresh: changes\nSELECT id, city, amount FROM current.orders"

@@ -21,11 +21,11 @@ from catchment.config import load
 from catchment.demo.outcome import read_source
 from catchment.demo.shop import TABLES, ShopSize, open_shop
 from catchment.lakehouse.catalog import load_catalog
-from catchment.lakehouse.connection import open_duckdb
-from catchment.lakehouse.dialect import Dialect, transpile
-from catchment.lakehouse.gold import Model, load_models, read_model
-from catchment.lakehouse.landing import GoldLayer
-from catchment.lakehouse.portable import FUNCTIONS
+from catchment.lakehouse.gold.dialect import Dialect, transpile
+from catchment.lakehouse.gold.landing import GoldLayer
+from catchment.lakehouse.gold.model import Model, load_models, read_model
+from catchment.lakehouse.gold.portable import FUNCTIONS
+from catchment.lakehouse.reading.connection import open_duckdb
 from catchment.lakehouse.rest.endpoint import RestEndpoint
 from catchment.lakehouse.rest.published import PublishedLake
 from catchment.lakehouse.rest.server import RestServer

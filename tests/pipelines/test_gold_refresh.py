@@ -15,10 +15,10 @@ import pytest
 import catchment
 from catchment.config import load
 from catchment.lakehouse.catalog import load_catalog
-from catchment.lakehouse.gold import load_models
-from catchment.lakehouse.gold_table import SNAPSHOTS_KEPT
-from catchment.lakehouse.landing import GoldLayer
-from catchment.lakehouse.refresher import GoldRefresher
+from catchment.lakehouse.gold.landing import GoldLayer
+from catchment.lakehouse.gold.model import load_models
+from catchment.lakehouse.gold.refresher import GoldRefresher
+from catchment.lakehouse.gold.table import SNAPSHOTS_KEPT
 from pipelines.bronze_lake import BronzeLake, rows
 from pipelines.lake import catch_up, write_pipeline
 

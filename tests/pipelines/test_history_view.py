@@ -16,8 +16,8 @@ import pyarrow as pa
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.commit import open_or_create
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.connection import connect_lake
-from catchment.lakehouse.versions_table import versions_schema
+from catchment.lakehouse.reading.connection import connect_lake
+from catchment.lakehouse.silver.versions import versions_schema
 
 CONFIG = LakehouseConfig()
 ROW = pa.schema([pa.field("id", pa.int64()), pa.field("status", pa.string())])

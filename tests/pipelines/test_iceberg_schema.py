@@ -18,8 +18,8 @@ from catchment.component import BuildContext
 from catchment.errors import SinkRefused
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.connection import connect_lake
 from catchment.lakehouse.ops import OpsStore
+from catchment.lakehouse.reading.connection import connect_lake
 from catchment.progress import Progress
 from catchment.schema import Column, TableId, TableSchema
 from catchment.sinks.base import Sink

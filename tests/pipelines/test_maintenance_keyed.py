@@ -13,12 +13,12 @@ import pytest
 
 from catchment.lakehouse.config import MaintenanceConfig
 from catchment.lakehouse.data_file import ParquetSettings
-from catchment.lakehouse.key_index import NOWHERE
-from catchment.lakehouse.keyed_table import KeyedTable
 from catchment.lakehouse.maintenance import keyed_compaction, plan
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.table_files import FileLister
 from catchment.lakehouse.maintenance.work import Kind, Work
+from catchment.lakehouse.silver.key_index import NOWHERE
+from catchment.lakehouse.silver.keyed_table import KeyedTable
 from catchment.lakehouse.writer import LakeWriter
 from pipelines import iceberg_writer as writer
 

@@ -15,9 +15,9 @@ import pytest
 
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import LakehouseConfig, MaintenanceConfig
-from catchment.lakehouse.connection import connect_lake
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.work import Kind, Work
+from catchment.lakehouse.reading.connection import connect_lake
 from catchment.lakehouse.table import LakeTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.sinks.iceberg.config import IcebergSinkConfig

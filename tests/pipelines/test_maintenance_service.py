@@ -13,11 +13,11 @@ import pytest
 from catchment.cli.maintain import maintain as command
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig, MaintenanceConfig
-from catchment.lakehouse.connection import connect_lake
 from catchment.lakehouse.maintenance import plan
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.service import MaintenanceService, _Pace
-from catchment.lakehouse.tasks import PipelineLake, Stopped, perform
+from catchment.lakehouse.reading.connection import connect_lake
+from catchment.lakehouse.recovery.tasks import PipelineLake, Stopped, perform
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import Progress
 from catchment.sinks.iceberg.config import IcebergSinkConfig

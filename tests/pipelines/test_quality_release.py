@@ -11,7 +11,7 @@ import pytest
 
 from catchment.config import load
 from catchment.errors import ConfigError
-from catchment.lakehouse.tasks import PipelineLake, perform
+from catchment.lakehouse.recovery.tasks import PipelineLake, perform
 from pipelines.lake import catch_up, query, start, wait_for, write_pipeline
 
 RULES = """\

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 from duckdb import DuckDBPyConnection
 
-from catchment.lakehouse.connection import open_duckdb
-from catchment.lakehouse.gold import load_models
-from catchment.lakehouse.landing import GoldLayer
+from catchment.lakehouse.gold.landing import GoldLayer
+from catchment.lakehouse.gold.model import load_models
 from catchment.lakehouse.ops import OpsStore
+from catchment.lakehouse.reading.connection import open_duckdb
 from catchment.quality import results
 from catchment.quality.config import Severity
 from catchment.quality.gate import QualityGate

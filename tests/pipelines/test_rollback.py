@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from catchment.errors import ConfigError, Reopen, SinkRefused
-from catchment.lakehouse import key_index
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
-from catchment.lakehouse.connection import connect_lake
-from catchment.lakehouse.current import BRONZE_SINCE
-from catchment.lakehouse.rollback import Target, held_at, was_at_source
-from catchment.lakehouse.snapshot_listing import PINNED
+from catchment.lakehouse.reading.connection import connect_lake
+from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.recovery.rollback import Target, held_at, was_at_source
+from catchment.lakehouse.recovery.snapshot_listing import PINNED
+from catchment.lakehouse.recovery.tasks import PipelineLake, perform
+from catchment.lakehouse.silver import key_index
 from catchment.lakehouse.table import Change, LakeTable
-from catchment.lakehouse.tasks import PipelineLake, perform
 from catchment.progress import Progress
 from catchment.sinks.iceberg.config import IcebergSinkConfig
 from catchment.sinks.iceberg.sink import IcebergSink
@@ -231,7 +231,7 @@ def test_where_bronze_was_cut_a_rebuild_begins_with_a_snapshot_that_it_follows(l
         {BRONZE_SINCE: "1970-01-01T00:00:01+00:00"}
     ).commit_transaction()
     assert table.metadata.current_snapshot() is not None
-    import catchment.lakehouse.rollback as rollback_module
+    import catchment.lakehouse.recovery.rollback as rollback_module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollback_module, "CLOCK_MICROSECONDS", 0)

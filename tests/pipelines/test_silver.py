@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from pyiceberg.catalog import Catalog
 
-from catchment.lakehouse import silver as silver_module
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.connection import connect_lake
-from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.maintenance.keyed_compaction import rewrite_files
 from catchment.lakehouse.maintenance.plan import FileState
+from catchment.lakehouse.reading.connection import connect_lake
+from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.silver import table as silver_module
 from catchment.lakehouse.table import Change
 from catchment.progress import Progress
 from catchment.schema import TableSchema

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from catchment.lakehouse.silver import silver_schema
+from catchment.lakehouse.silver.table import silver_schema
 from catchment.testing.lake import expect_silver_equals_current, silver_differences
 from pipelines.bronze_lake import ORDER, BronzeLake
 

@@ -10,7 +10,7 @@ import pytest
 
 from catchment.errors import ConfigError
 from catchment.lakehouse.catalog import load_catalog
-from catchment.lakehouse.snapshot_listing import by_time, find, kept_snapshots, parse_time
+from catchment.lakehouse.recovery.snapshot_listing import by_time, find, kept_snapshots, parse_time
 from pipelines import iceberg_writer as writer
 from pipelines.lake import run
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from catchment.errors import ConfigError, Fatal, SinkRefused, SinkUnavailable
-from catchment.lakehouse import requests, tasks
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.lease import holder
-from catchment.lakehouse.requests import State
-from catchment.lakehouse.tasks import PipelineLake, Task, perform, serve_requests
+from catchment.lakehouse.recovery import requests, tasks
+from catchment.lakehouse.recovery.requests import State
+from catchment.lakehouse.recovery.tasks import PipelineLake, Task, perform, serve_requests
 from catchment.lakehouse.writer import LakeWriter
 from pipelines.lake import wait_for
 

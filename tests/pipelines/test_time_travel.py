@@ -17,11 +17,11 @@ from catchment.errors import ConfigError
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.commit import replace
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.connection import connect_lake
-from catchment.lakehouse.silver import silver_schema
+from catchment.lakehouse.reading.connection import connect_lake
+from catchment.lakehouse.reading.time_travel import parse_moment
+from catchment.lakehouse.silver.table import silver_schema
+from catchment.lakehouse.silver.versions import versions_schema
 from catchment.lakehouse.table import LakeTable
-from catchment.lakehouse.time_travel import parse_moment
-from catchment.lakehouse.versions_table import versions_schema
 from catchment.schema import envelope
 
 CONFIG = LakehouseConfig()

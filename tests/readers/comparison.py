@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.connection import connect_lake
+from catchment.lakehouse.reading.connection import connect_lake
 from readers.scans import Scans
 from readers.spark import Spark
 

@@ -9,7 +9,7 @@ import pytest
 
 import catchment.demo
 from catchment.errors import ConfigError
-from catchment.lakehouse.gold import RefreshMode, load_models, read_model, with_upstream
+from catchment.lakehouse.gold.model import RefreshMode, load_models, read_model, with_upstream
 
 
 def write(directory: Path, **files: str) -> Path:

@@ -8,8 +8,8 @@ import pytest
 import sqlglot
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.dialect import Dialect, not_portable, transpile
-from catchment.lakehouse.gold import Model, read_model
+from catchment.lakehouse.gold.dialect import Dialect, not_portable, transpile
+from catchment.lakehouse.gold.model import Model, read_model
 
 
 def model(directory: Path, sql: str) -> Model:

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from catchment.lakehouse import key_index
-from catchment.lakehouse.key_hash import KeyHash, Keys
-from catchment.lakehouse.key_index import NOWHERE, KeyIndex
+from catchment.lakehouse.silver import key_index
+from catchment.lakehouse.silver.key_hash import KeyHash, Keys
+from catchment.lakehouse.silver.key_index import NOWHERE, KeyIndex
 
 SEED = bytes(range(16))
 

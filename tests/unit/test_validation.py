@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.gold import Reference
+from catchment.lakehouse.gold.model import Reference
 from catchment.validation import _is_made
 
 TABLES = {"orders", "users", "users_history"}

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from catchment.config import PipelineConfig
-    from catchment.lakehouse.tasks import PipelineLake
+    from catchment.lakehouse.recovery.tasks import PipelineLake
 
 
 def lake_of(config: PipelineConfig) -> PipelineLake:
     """Where a pipeline's lake is. Raises ConfigError when the pipeline has none."""
     from catchment.errors import ConfigError
-    from catchment.lakehouse.tasks import PipelineLake
+    from catchment.lakehouse.recovery.tasks import PipelineLake
     from catchment.sinks.iceberg.config import IcebergSinkConfig
 
     for sink in config.sink_configs:
@@ -26,6 +26,6 @@ def ask(config: PipelineConfig, kind: str, arguments: Mapping[str, Any]) -> dict
     """Have it done, and show on stderr how far it is; the outcome."""
     import sys
 
-    from catchment.lakehouse.tasks import perform
+    from catchment.lakehouse.recovery.tasks import perform
 
     return perform(lake_of(config), kind, arguments, tell=lambda note: print(note, file=sys.stderr))

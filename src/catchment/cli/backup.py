@@ -25,7 +25,7 @@ def backup(
 
     from catchment.cli.quantities import size
     from catchment.config import load
-    from catchment.lakehouse.backup import back_up
+    from catchment.lakehouse.recovery.backup import back_up
 
     config = load(pipeline)
     made = back_up(config.lakehouse, config.directory, config.name, file)

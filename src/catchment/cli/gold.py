@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catchment.cli.arguments import AsJson, PipelinePath
-from catchment.lakehouse.dialect import Dialect
+from catchment.lakehouse.gold.dialect import Dialect
 
 if TYPE_CHECKING:
     from catchment.config import PipelineConfig
-    from catchment.lakehouse.gold import Model
-    from catchment.lakehouse.landing import ModelStatus
+    from catchment.lakehouse.gold.landing import ModelStatus
+    from catchment.lakehouse.gold.model import Model
 
 ATTEMPTS = 5
 """A pipeline that runs refreshes gold as well: whoever comes second to a table tries again."""
@@ -55,7 +55,7 @@ def gold(
 
 def _models(config: PipelineConfig, name: str | None) -> list[Model]:
     from catchment.errors import ConfigError
-    from catchment.lakehouse.gold import load_models, with_upstream
+    from catchment.lakehouse.gold.model import load_models, with_upstream
 
     if config.lakehouse.gold is None:
         raise ConfigError("The pipeline has no gold models: name their directory as `lakehouse.gold`.")
@@ -67,7 +67,7 @@ def _print(models: Sequence[Model], dialect: Dialect, as_json: bool) -> None:
     import json
 
     from catchment.errors import ConfigError
-    from catchment.lakehouse.dialect import not_portable, transpile
+    from catchment.lakehouse.gold.dialect import not_portable, transpile
 
     if dialect is not Dialect.DUCKDB and (refused := [why for one in models for why in not_portable(one, dialect)]):
         raise ConfigError(f"Not the same in {dialect.name.title()}:\n" + "\n".join(refused))
@@ -84,7 +84,7 @@ def _refresh(config: PipelineConfig, models: Sequence[Model]) -> Mapping[str, Mo
     import time
 
     from catchment.lakehouse.catalog import load_catalog
-    from catchment.lakehouse.landing import GoldLayer
+    from catchment.lakehouse.gold.landing import GoldLayer
     from catchment.quality.gate import QualityGate
 
     gate = QualityGate.of(config.lakehouse, config.directory, config.name)

@@ -10,7 +10,7 @@ from catchment.cli.arguments import AsJson, PipelinePath
 
 if TYPE_CHECKING:
     from catchment.config import PipelineConfig
-    from catchment.lakehouse.tasks import PipelineLake
+    from catchment.lakehouse.recovery.tasks import PipelineLake
 
 
 def maintain(
@@ -30,7 +30,7 @@ def maintain(
     import sys
 
     from catchment.config import load
-    from catchment.lakehouse.tasks import perform
+    from catchment.lakehouse.recovery.tasks import perform
 
     config = load(pipeline)
     outcome = perform(
@@ -47,7 +47,7 @@ def maintain(
 
 def _lake(config: PipelineConfig) -> PipelineLake:
     from catchment.errors import ConfigError
-    from catchment.lakehouse.tasks import PipelineLake
+    from catchment.lakehouse.recovery.tasks import PipelineLake
     from catchment.sinks.iceberg.config import IcebergSinkConfig
 
     for sink in config.sink_configs:

@@ -101,8 +101,8 @@ def _rules(config: PipelineConfig, table: str | None) -> QualityRules:
 
 def _judge(config: PipelineConfig, rules: QualityRules, *, with_keys: bool) -> Suite:
     from catchment.errors import Fatal
-    from catchment.lakehouse.connection import connect_lake
     from catchment.lakehouse.ops import OpsStore
+    from catchment.lakehouse.reading.connection import connect_lake
     from catchment.quality import results
     from catchment.quality.suite import run_suite
 
@@ -139,8 +139,8 @@ def _keys(config: PipelineConfig) -> Mapping[str, Sequence[str]]:
     import json
 
     from catchment.lakehouse.catalog import load_catalog
-    from catchment.lakehouse.current import KEY_PROPERTY
-    from catchment.lakehouse.moment import LakeReader
+    from catchment.lakehouse.reading.current import KEY_PROPERTY
+    from catchment.lakehouse.reading.moment import LakeReader
 
     tables = LakeReader(load_catalog(config.lakehouse.catalog, config.directory)).tables(("bronze",))
     return {table.name: json.loads(table.properties.get(KEY_PROPERTY, "[]")) for table in tables}

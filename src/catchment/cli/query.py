@@ -55,8 +55,8 @@ def query(
     from catchment import config
     from catchment.cli.results import write, write_document
     from catchment.errors import ConfigError
-    from catchment.lakehouse.connection import connect_lake, refuse_writes
-    from catchment.lakehouse.time_travel import parse_moment
+    from catchment.lakehouse.reading.connection import connect_lake, refuse_writes
+    from catchment.lakehouse.reading.time_travel import parse_moment
 
     text = sys.stdin.read() if sql == "-" else sql
     if as_json and format_ is not Format.TABLE:
@@ -85,7 +85,7 @@ def query(
 
 def _origins(lake: DuckDBPyConnection, text: str) -> list[Origin]:
     """Where the rows of the tables that the text names come from."""
-    from catchment.lakehouse.mentions import is_mentioned
+    from catchment.lakehouse.reading.mentions import is_mentioned
 
     found = lake.execute("SELECT name, read_from, detail FROM ops.as_of ORDER BY name").fetchall()
     return [

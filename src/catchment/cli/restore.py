@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from catchment.config import PipelineConfig
-    from catchment.lakehouse.restore import Mode, Restore
+    from catchment.lakehouse.recovery.restore import Mode, Restore
     from catchment.progress import Progress
 
     Progresses = Mapping[tuple[str, str], Progress]
@@ -47,7 +47,7 @@ def restore(
 
     from catchment.config import load
     from catchment.errors import ConfigError, SinkRefused
-    from catchment.lakehouse.restore import Mode, positions_json, restoring
+    from catchment.lakehouse.recovery.restore import Mode, positions_json, restoring
 
     if newest and as_it_was:
         raise ConfigError("--newest and --as-it-was exclude each other: leave one out.")
@@ -89,7 +89,7 @@ def _source(
 ) -> tuple[list[str], dict[tuple[str, str], Progress]]:
     """What the source says of the progress, and the progress to keep."""
     from catchment.errors import CatchmentError
-    from catchment.lakehouse.restore import Mode
+    from catchment.lakehouse.recovery.restore import Mode
 
     kept = dict(progress)
     mine = [key for key in kept if key[0] == config.name]

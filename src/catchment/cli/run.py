@@ -67,7 +67,7 @@ def _run(config: PipelineConfig, until_caught_up: bool, resnapshot: bool, as_jso
 
 def _refresh_gold(config: PipelineConfig) -> None:
     """Once more after the last change: beside capture it is refreshed under a budget only."""
-    from catchment.lakehouse.refresher import GoldRefresher
+    from catchment.lakehouse.gold.refresher import GoldRefresher
 
     refresher = GoldRefresher.of(config.lakehouse, config.directory, config.name)
     if refresher is not None:

@@ -11,7 +11,7 @@ from catchment.cli.arguments import AsJson, PipelinePath
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from catchment.lakehouse.snapshot_listing import KeptSnapshot, SnapshotsOfTable
+    from catchment.lakehouse.recovery.snapshot_listing import KeptSnapshot, SnapshotsOfTable
 
 
 def snapshots(
@@ -29,7 +29,7 @@ def snapshots(
 
     from catchment.config import load
     from catchment.lakehouse.catalog import load_catalog
-    from catchment.lakehouse.snapshot_listing import kept_snapshots
+    from catchment.lakehouse.recovery.snapshot_listing import kept_snapshots
 
     config = load(pipeline)
     found = kept_snapshots(load_catalog(config.lakehouse.catalog, config.directory), table)
@@ -60,7 +60,7 @@ def _show_overview(console: Console, tables: list[SnapshotsOfTable]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from catchment.lakehouse.snapshot_listing import iso
+    from catchment.lakehouse.recovery.snapshot_listing import iso
 
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("table", "kept", "from", "to", "rows", "files", ""):
@@ -84,7 +84,7 @@ def _show_table(console: Console, table: SnapshotsOfTable) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from catchment.lakehouse.snapshot_listing import iso
+    from catchment.lakehouse.recovery.snapshot_listing import iso
 
     mark = "; pinned by a rollback, `catchment resume` goes on" if table.pinned else ""
     console.print(Text(f"{table.table}: {len(table.snapshots)} snapshots are kept{mark}."))

@@ -69,7 +69,7 @@ class Capture:
 
     def refresh_gold(self) -> None:
         """Bring gold up to what is durable now; beside capture it runs a little behind."""
-        from catchment.lakehouse.refresher import GoldRefresher
+        from catchment.lakehouse.gold.refresher import GoldRefresher
 
         refresher = GoldRefresher.of(self._config.lakehouse, self._config.directory, self._config.name)
         if refresher is None:

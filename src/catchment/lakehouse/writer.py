@@ -28,7 +28,7 @@ from catchment.progress import Progress
 from catchment.schema import TableSchema
 
 if TYPE_CHECKING:
-    from catchment.lakehouse.keyed_table import KeyedTable
+    from catchment.lakehouse.silver.keyed_table import KeyedTable
 
 PIPELINE_PROPERTY = "catchment.pipeline"
 TABLE_PROPERTY = "catchment.table"

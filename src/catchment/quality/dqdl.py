@@ -14,8 +14,8 @@ from decimal import Decimal, InvalidOperation
 import sqlglot
 from sqlglot import exp
 
-from catchment.lakehouse.dialect import Dialect, in_dialect
-from catchment.lakehouse.portable import refusals
+from catchment.lakehouse.gold.dialect import Dialect, in_dialect
+from catchment.lakehouse.gold.portable import refusals
 from catchment.quality.config import (
     AcceptedValues,
     ColumnCount,

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catchment.errors import ConfigError, SinkRefused
-from catchment.lakehouse.rollback import silver_table
-from catchment.lakehouse.silver_apart import bringing_up
-from catchment.lakehouse.snapshot_listing import PINNED
-from catchment.lakehouse.tasks import Task
+from catchment.lakehouse.recovery.rollback import silver_table
+from catchment.lakehouse.recovery.snapshot_listing import PINNED
+from catchment.lakehouse.recovery.tasks import Task
+from catchment.lakehouse.silver.apart import bringing_up
 
 if TYPE_CHECKING:
-    from catchment.lakehouse.silver import SilverTable
+    from catchment.lakehouse.silver.table import SilverTable
     from catchment.lakehouse.writer import LakeWriter
 
 _BETWEEN = "\x1f"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from catchment import config
 from catchment.lakehouse.catalog import load_catalog
-from catchment.lakehouse.connection import open_duckdb, show
-from catchment.lakehouse.current import KEY_PROPERTY
-from catchment.lakehouse.moment import LakeReader, TableSnapshot
+from catchment.lakehouse.reading.connection import open_duckdb, show
+from catchment.lakehouse.reading.current import KEY_PROPERTY
+from catchment.lakehouse.reading.moment import LakeReader, TableSnapshot
 from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from catchment.lakehouse.connection import open_duckdb
+from catchment.lakehouse.reading.connection import open_duckdb
 from catchment.verify.digest import RowDigest
 from catchment.verify.point_rows import RowsAtPoint
 from catchment.verify.report import KEYS_SHOWN, Keys

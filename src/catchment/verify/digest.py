@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from pyiceberg.types import DateType, DecimalType, IcebergType, StructType, TimestampType, TimestamptzType
 
-from catchment.lakehouse.bronze import duck_type
-from catchment.lakehouse.replay import source_column
+from catchment.lakehouse.reading.bronze import duck_type
+from catchment.lakehouse.reading.replay import source_column
 from catchment.lakehouse.sql import identifier, literal, literals
 from catchment.lakehouse.table_schema import Places
 from catchment.schema import TableSchema

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError, SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors, load_catalog
-from catchment.lakehouse.moment import LakeReader, TableSnapshot
 from catchment.lakehouse.ops import OpsStore
+from catchment.lakehouse.reading.moment import LakeReader, TableSnapshot
 from catchment.progress import Progress
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyiceberg.types import StructType
 
-from catchment.lakehouse import bronze
-from catchment.lakehouse.bronze import Unreadable, duck_type
 from catchment.lakehouse.committers import MARKER
-from catchment.lakehouse.connection import show
-from catchment.lakehouse.current import KEY_PROPERTY
 from catchment.lakehouse.file_schema import Arrangement
-from catchment.lakehouse.moment import TableSnapshot
-from catchment.lakehouse.replay import ENVELOPE, KeyColumn, Replay
+from catchment.lakehouse.reading import bronze
+from catchment.lakehouse.reading.bronze import Unreadable, duck_type
+from catchment.lakehouse.reading.connection import show
+from catchment.lakehouse.reading.current import KEY_PROPERTY
+from catchment.lakehouse.reading.moment import TableSnapshot
+from catchment.lakehouse.reading.replay import ENVELOPE, KeyColumn, Replay
 from catchment.lakehouse.sql import identifier, literal
 from catchment.lakehouse.table_schema import Places, fit
 from catchment.progress import Progress

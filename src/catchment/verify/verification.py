@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from catchment.errors import ConfigError, Retriable, SinkUnavailable
-from catchment.lakehouse.bronze import Unreadable
 from catchment.lakehouse.lease import holder
+from catchment.lakehouse.reading.bronze import Unreadable
 from catchment.pipeline_status import RECENT_SECONDS
 from catchment.sources.verification import SourcePoint, SourceVerification, Verifiable, VerifiableTable
 from catchment.verify.comparison import MEMORY, Comparison, Differences, named, open_comparisons

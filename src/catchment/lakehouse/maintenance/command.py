@@ -10,11 +10,11 @@ from typing import Any
 
 from catchment.errors import ConfigError
 from catchment.lakehouse.data_file import ParquetSettings
-from catchment.lakehouse.keyed_table import KeyedTable
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.table_files import TableFiles
+from catchment.lakehouse.recovery.tasks import Task
+from catchment.lakehouse.silver.keyed_table import KeyedTable
 from catchment.lakehouse.table import LakeTable
-from catchment.lakehouse.tasks import Task
 from catchment.lakehouse.writer import TABLE_PROPERTY, FindKeyed, LakeWriter
 from catchment.telemetry import LOGGER
 

@@ -17,15 +17,15 @@ from pyiceberg.manifest import DataFile
 
 from catchment import failpoint
 from catchment.errors import SinkRefused
-from catchment.lakehouse.connection import open_duckdb
 from catchment.lakehouse.file_schema import file_schema
-from catchment.lakehouse.key_hash import Keys
-from catchment.lakehouse.keyed_table import KeyedTable, Rewrite, Rewritten
 from catchment.lakehouse.maintenance.commits import summary
 from catchment.lakehouse.maintenance.live_rows import live_rows
 from catchment.lakehouse.maintenance.plan import FileState
 from catchment.lakehouse.maintenance.rewriting import FileWriting
 from catchment.lakehouse.maintenance.work import Kind, Work
+from catchment.lakehouse.reading.connection import open_duckdb
+from catchment.lakehouse.silver.key_hash import Keys
+from catchment.lakehouse.silver.keyed_table import KeyedTable, Rewrite, Rewritten
 from catchment.lakehouse.sql import identifier
 from catchment.lakehouse.writer import LakeWriter
 

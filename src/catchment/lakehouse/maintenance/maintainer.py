@@ -14,7 +14,6 @@ from pyiceberg.table.metadata import TableMetadata
 
 from catchment.lakehouse.catalog import catalog_errors, local_path
 from catchment.lakehouse.config import MaintenanceConfig
-from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.maintenance import plan, retention
 from catchment.lakehouse.maintenance.commits import exchange
 from catchment.lakehouse.maintenance.compaction import merge_files
@@ -25,7 +24,8 @@ from catchment.lakehouse.maintenance.orphans import Orphan, orphans
 from catchment.lakehouse.maintenance.table_files import FileLister, TableFiles
 from catchment.lakehouse.maintenance.work import Kind, Work
 from catchment.lakehouse.manifests import Manifests
-from catchment.lakehouse.silver import KIND_PROPERTY, PINNED_PROPERTY, SILVER
+from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.silver.table import KIND_PROPERTY, PINNED_PROPERTY, SILVER
 from catchment.lakehouse.table import LakeTable
 from catchment.lakehouse.writer import FindKeyed, LakeWriter
 

@@ -18,8 +18,8 @@ from catchment.lakehouse.config import MaintenanceConfig
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.table_files import TableFiles
 from catchment.lakehouse.maintenance.work import Work, summed_up
-from catchment.lakehouse.requests import pending
-from catchment.lakehouse.tasks import Stopped, serve_requests
+from catchment.lakehouse.recovery.requests import pending
+from catchment.lakehouse.recovery.tasks import Stopped, serve_requests
 from catchment.lakehouse.writer import FindKeyed, LakeWriter
 from catchment.telemetry import LOGGER
 

@@ -16,8 +16,8 @@ from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.maintenance.service import MaintenanceService
-from catchment.lakehouse.silver import SilverTable
-from catchment.lakehouse.silver_layer import SilverLayer
+from catchment.lakehouse.silver.layer import SilverLayer
+from catchment.lakehouse.silver.table import SilverTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema

@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from catchment.errors import ConfigError, SinkRefused
-from catchment.lakehouse.current import BRONZE_SINCE
-from catchment.lakehouse.rollback import Target, held_at, quarantine_at, reaches_back, silver_table, was_at_source
-from catchment.lakehouse.silver_apart import bringing_up
-from catchment.lakehouse.snapshot_listing import PINNED, iso, moment
+from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.recovery.rollback import (
+    Target,
+    held_at,
+    quarantine_at,
+    reaches_back,
+    silver_table,
+    was_at_source,
+)
+from catchment.lakehouse.recovery.snapshot_listing import PINNED, iso, moment
+from catchment.lakehouse.recovery.tasks import Task
+from catchment.lakehouse.silver.apart import bringing_up
 from catchment.lakehouse.table import LakeTable
-from catchment.lakehouse.tasks import Task
 from catchment.lakehouse.writer import LakeWriter
 
 

@@ -24,9 +24,9 @@ from catchment.errors import SinkRefused
 from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement, file_schema
-from catchment.lakehouse.key_hash import SEED_BYTES, KeyHash, Keys
-from catchment.lakehouse.key_index import NOWHERE, Flags, KeyIndex, Places, index_directory
 from catchment.lakehouse.position_delete import Positions, read_position_deletes, write_position_deletes
+from catchment.lakehouse.silver.key_hash import SEED_BYTES, KeyHash, Keys
+from catchment.lakehouse.silver.key_index import NOWHERE, Flags, KeyIndex, Places, index_directory
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.table_schema import fit
 

@@ -11,13 +11,13 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from catchment.errors import CatchmentError, ConfigError, Retriable
-from catchment.lakehouse.connection import open_duckdb
-from catchment.lakehouse.gold import Model
-from catchment.lakehouse.gold_table import GoldTable, check_key, digest
-from catchment.lakehouse.gold_types import landable
-from catchment.lakehouse.moment import LakeReader, TableSnapshot
+from catchment.lakehouse.gold.model import Model
+from catchment.lakehouse.gold.table import GoldTable, check_key, digest
+from catchment.lakehouse.gold.types import landable
+from catchment.lakehouse.reading.connection import open_duckdb
+from catchment.lakehouse.reading.moment import LakeReader, TableSnapshot
+from catchment.lakehouse.reading.views import show
 from catchment.lakehouse.sql import identifier
-from catchment.lakehouse.views import show
 from catchment.telemetry import LOGGER
 
 if TYPE_CHECKING:

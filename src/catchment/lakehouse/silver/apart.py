@@ -22,11 +22,11 @@ from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.manifests import Manifests
-from catchment.lakehouse.rollback import Target, files_at, is_finished
-from catchment.lakehouse.silver import KEY_PROPERTY, SilverTable
-from catchment.lakehouse.silver_layer import SilverLayer
+from catchment.lakehouse.recovery.rollback import Target, files_at, is_finished
+from catchment.lakehouse.recovery.tasks import Task
+from catchment.lakehouse.silver.layer import SilverLayer
+from catchment.lakehouse.silver.table import KEY_PROPERTY, SilverTable
 from catchment.lakehouse.table import Change, Draft, LakeTable
-from catchment.lakehouse.tasks import Task
 from catchment.lakehouse.writer import LakeWriter, Name
 from catchment.progress import Progress
 

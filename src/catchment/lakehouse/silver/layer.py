@@ -12,10 +12,10 @@ from pyiceberg.types import StructType
 from catchment.errors import ConfigError
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
-from catchment.lakehouse.current import BRONZE_SINCE
 from catchment.lakehouse.data_file import ParquetSettings
-from catchment.lakehouse.keyed_table import KeyedTable
-from catchment.lakehouse.silver import KEY_PROPERTY, OUR_COLUMNS, SilverPlan, SilverTable, Submit
+from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.silver.keyed_table import KeyedTable
+from catchment.lakehouse.silver.table import KEY_PROPERTY, OUR_COLUMNS, SilverPlan, SilverTable, Submit
 from catchment.lakehouse.table import LakeTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import Progress

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.lakehouse.key_hash import Keys
-from catchment.lakehouse.replay import source_column
+from catchment.lakehouse.reading.replay import source_column
+from catchment.lakehouse.silver.key_hash import Keys
 
 Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]

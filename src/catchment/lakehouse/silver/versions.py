@@ -16,7 +16,7 @@ from pyiceberg.schema import Schema
 
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement
-from catchment.lakehouse.fold import Find, Fold, Indices
+from catchment.lakehouse.silver.fold import Find, Fold, Indices
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.table_schema import fit
 from catchment.schema import UTC_MICROSECONDS

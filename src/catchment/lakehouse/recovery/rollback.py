@@ -17,12 +17,22 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from catchment.errors import ConfigError, SinkRefused
 from catchment.lakehouse.committers import MARKER
-from catchment.lakehouse.current import BRONZE_SINCE
-from catchment.lakehouse.keyed_table import ROLLBACK
-from catchment.lakehouse.silver import UNRESOLVED_PROPERTY
-from catchment.lakehouse.snapshot_listing import PINNED, by_id, by_time, find, iso, moment, parse_time, positions, see
+from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.recovery.snapshot_listing import (
+    PINNED,
+    by_id,
+    by_time,
+    find,
+    iso,
+    moment,
+    parse_time,
+    positions,
+    see,
+)
+from catchment.lakehouse.recovery.tasks import Task
+from catchment.lakehouse.silver.keyed_table import ROLLBACK
+from catchment.lakehouse.silver.table import UNRESOLVED_PROPERTY
 from catchment.lakehouse.table import Change, Draft, LakeTable
-from catchment.lakehouse.tasks import Task
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import ALL_CHUNKS, Progress
 

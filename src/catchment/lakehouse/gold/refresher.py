@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catchment.errors import CatchmentError
-from catchment.lakehouse.gold import Model, load_models
-from catchment.lakehouse.landing import GoldLayer, ModelStatus
+from catchment.lakehouse.gold.landing import GoldLayer, ModelStatus
+from catchment.lakehouse.gold.model import Model, load_models
 from catchment.telemetry import LOGGER
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from catchment.errors import SinkUnavailable
-from catchment.lakehouse.dead_rows import DeadRows, LakeFile
-from catchment.lakehouse.dead_rows import local_path as local_path
+from catchment.lakehouse.reading.dead_rows import DeadRows, LakeFile
+from catchment.lakehouse.reading.dead_rows import local_path as local_path
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog

@@ -24,14 +24,14 @@ from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement, file_schema
-from catchment.lakehouse.fold import DELETE, READ, TRUNCATE, UPDATE, Fold, Indices, Mask, operations, stretches
-from catchment.lakehouse.key_hash import Keys
-from catchment.lakehouse.key_index import NOWHERE, Places
-from catchment.lakehouse.keyed_table import UNREPRESENTABLE, KeyedTable
+from catchment.lakehouse.silver.fold import DELETE, READ, TRUNCATE, UPDATE, Fold, Indices, Mask, operations, stretches
+from catchment.lakehouse.silver.key_hash import Keys
+from catchment.lakehouse.silver.key_index import NOWHERE, Places
+from catchment.lakehouse.silver.keyed_table import UNREPRESENTABLE, KeyedTable
+from catchment.lakehouse.silver.tombstones import Tombstones
+from catchment.lakehouse.silver.versions import VersionsTable, versions_schema
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.table_schema import fit
-from catchment.lakehouse.tombstones import Tombstones
-from catchment.lakehouse.versions_table import VersionsTable, versions_schema
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import ALL_CHUNKS, Progress
 from catchment.quality.bitmask import RowRules

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from catchment.errors import ConfigError, SinkRefused
-from catchment.lakehouse.backup import Manifest, Name, catalog_file, opened, table_locations
 from catchment.lakehouse.catalog import catalog_properties, local_path
-from catchment.lakehouse.catalog_swap import put_in_place
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.lease import held
-from catchment.lakehouse.warehouse import TableState, Warehouse
+from catchment.lakehouse.recovery.backup import Manifest, Name, catalog_file, opened, table_locations
+from catchment.lakehouse.recovery.catalog_swap import put_in_place
+from catchment.lakehouse.recovery.warehouse import TableState, Warehouse
 from catchment.lakehouse.writer import PIPELINE_PROPERTY
 from catchment.progress import Progress
 

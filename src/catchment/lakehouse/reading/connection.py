@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.bronze import HIDDEN_SCHEMA
-from catchment.lakehouse.mentions import mentioned
-from catchment.lakehouse.moment import LakeReader, TableSnapshot
+from catchment.lakehouse.reading.bronze import HIDDEN_SCHEMA
+from catchment.lakehouse.reading.mentions import mentioned
+from catchment.lakehouse.reading.moment import LakeReader, TableSnapshot
+from catchment.lakehouse.reading.time_travel import Past, in_utc
+from catchment.lakehouse.reading.views import show as show
 from catchment.lakehouse.sql import identifier, literals
-from catchment.lakehouse.time_travel import Past, in_utc
-from catchment.lakehouse.views import show as show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.lakehouse.fold import Mask
-from catchment.lakehouse.key_hash import Keys
-from catchment.lakehouse.key_index import NOWHERE, Flags, KeyIndex
+from catchment.lakehouse.silver.fold import Mask
+from catchment.lakehouse.silver.key_hash import Keys
+from catchment.lakehouse.silver.key_index import NOWHERE, Flags, KeyIndex
 
 
 class Tombstones:

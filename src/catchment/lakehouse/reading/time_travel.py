@@ -14,16 +14,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
-from catchment.lakehouse import bronze, history_view, views
-from catchment.lakehouse.bronze import Unreadable
-from catchment.lakehouse.current import BRONZE_SINCE, KEY_PROPERTY, replay_of, row_type
-from catchment.lakehouse.past_changes import BRONZE_TIME, VERSIONS_TIME, PastChanges, spelled
+from catchment.lakehouse.reading import bronze, views
+from catchment.lakehouse.reading import history as history_view
+from catchment.lakehouse.reading.bronze import Unreadable
+from catchment.lakehouse.reading.current import BRONZE_SINCE, KEY_PROPERTY, replay_of, row_type
+from catchment.lakehouse.reading.past_changes import BRONZE_TIME, VERSIONS_TIME, PastChanges, spelled
 from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from catchment.lakehouse.moment import LakeReader, TableSnapshot
+    from catchment.lakehouse.reading.moment import LakeReader, TableSnapshot
 
 
 def parse_moment(text: str) -> datetime:

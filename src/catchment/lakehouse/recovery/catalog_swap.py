@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from catchment.errors import SinkUnavailable
-from catchment.lakehouse.backup import Name, durable
 from catchment.lakehouse.catalog import CATALOG_NAME
+from catchment.lakehouse.recovery.backup import Name, durable
 from catchment.lakehouse.storage import writing
 from catchment.progress import Progress
 

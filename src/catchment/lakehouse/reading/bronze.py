@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.types import IcebergType
 
-    from catchment.lakehouse.moment import TableSnapshot
+    from catchment.lakehouse.reading.moment import TableSnapshot
 
 
 class Unreadable(Exception):

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.gold import HISTORY, Model, Reference, parse
+from catchment.lakehouse.gold.model import HISTORY, Model, Reference, parse
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -49,7 +49,7 @@ def in_dialect(tree: exp.Query, dialect: Dialect, *, pretty: bool = False) -> st
 
 def not_portable(model: Model, dialect: Dialect) -> list[str]:
     """Why an engine cannot run a model, each reason with file and line; empty when it can."""
-    from catchment.lakehouse.portable import refusals
+    from catchment.lakehouse.gold.portable import refusals
 
     found = [(one.line, reason) for one in model.references if (reason := _unknown_there(one)) is not None]
     tree = parse(model.file, model.sql)
@@ -122,7 +122,7 @@ def _rounding(node: exp.Expr, _: Dialect) -> exp.Expr | None:
     """DuckDB rounds a DOUBLE × 10ⁿ to a whole number; Spark goes by the decimal digits that it would print."""
     from sqlglot import exp
 
-    from catchment.lakehouse.portable import Kind, kind
+    from catchment.lakehouse.gold.portable import Kind, kind
 
     decimals = node.args.get("decimals")
     if kind(node.this) is not Kind.DOUBLE or decimals is None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catchment.lakehouse.key_hash import Keys, Words
+from catchment.lakehouse.silver.key_hash import Keys, Words
 
 Places = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.current import KEY_PROPERTY
-from catchment.lakehouse.gold import Model, RefreshMode
-from catchment.lakehouse.moment import local_path
+from catchment.lakehouse.gold.model import Model, RefreshMode
+from catchment.lakehouse.reading.current import KEY_PROPERTY
+from catchment.lakehouse.reading.moment import local_path
 from catchment.lakehouse.sql import identifier, literals
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from catchment.errors import CatchmentError, ConfigError, Fatal, LeaseHeld, LeaseLost, Retriable, SinkUnavailable
-from catchment.lakehouse import requests
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsStore
-from catchment.lakehouse.requests import Request, State
+from catchment.lakehouse.recovery import requests
+from catchment.lakehouse.recovery.requests import Request, State
 from catchment.lakehouse.table import SNAPSHOTS_KEPT
 from catchment.lakehouse.writer import LakeWriter
 from catchment.telemetry import LOGGER
@@ -29,9 +29,9 @@ from catchment.telemetry import LOGGER
 log = logging.getLogger(LOGGER)
 
 HANDLERS: dict[str, str] = {
-    "rollback": "catchment.lakehouse.rollback:roll_back",
-    "resume": "catchment.lakehouse.rebuild:resume",
-    "rebuild": "catchment.lakehouse.rebuild:rebuild",
+    "rollback": "catchment.lakehouse.recovery.rollback:roll_back",
+    "resume": "catchment.lakehouse.recovery.rebuild:resume",
+    "rebuild": "catchment.lakehouse.recovery.rebuild:rebuild",
     "maintain": "catchment.lakehouse.maintenance.command:maintain",
     "release": "catchment.quality.release:release",
 }

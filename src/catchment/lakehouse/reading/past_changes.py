@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from catchment.lakehouse.bronze import Unreadable, relation
+from catchment.lakehouse.reading.bronze import Unreadable, relation
 from catchment.lakehouse.sql import literal, literals
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from catchment.lakehouse.moment import TableSnapshot
+    from catchment.lakehouse.reading.moment import TableSnapshot
 
 BRONZE_TIME, VERSIONS_TIME = "_committed_at", "_valid_from"
 """The columns that hold a change's commit time."""

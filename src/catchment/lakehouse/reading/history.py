@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from catchment.lakehouse.bronze import Unreadable
-from catchment.lakehouse.current import KEY_PROPERTY, may_be_unrepresentable
-from catchment.lakehouse.replay import source_column
+from catchment.lakehouse.reading.bronze import Unreadable
+from catchment.lakehouse.reading.current import KEY_PROPERTY, may_be_unrepresentable
+from catchment.lakehouse.reading.replay import source_column
 from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:
-    from catchment.lakehouse.moment import TableSnapshot
+    from catchment.lakehouse.reading.moment import TableSnapshot
 
 KIND_PROPERTY = "catchment.kind"
 """The table property that tells silver's tables apart: `silver`, `quarantine`, `versions`."""

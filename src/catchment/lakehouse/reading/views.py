@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from catchment.lakehouse import bronze, current, history_view
-from catchment.lakehouse.bronze import Unreadable
-from catchment.lakehouse.replay import ENVELOPE
+from catchment.lakehouse.reading import bronze, current
+from catchment.lakehouse.reading import history as history_view
+from catchment.lakehouse.reading.bronze import Unreadable
+from catchment.lakehouse.reading.replay import ENVELOPE
 from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-    from catchment.lakehouse.moment import TableSnapshot
+    from catchment.lakehouse.reading.moment import TableSnapshot
 
 
 def show(connection: DuckDBPyConnection, tables: Iterable[TableSnapshot]) -> None:

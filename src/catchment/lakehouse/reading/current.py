@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from catchment.lakehouse.bronze import Unreadable
-from catchment.lakehouse.replay import Replay
+from catchment.lakehouse.reading.bronze import Unreadable
+from catchment.lakehouse.reading.replay import Replay
 from catchment.lakehouse.sql import identifier
 
 if TYPE_CHECKING:
     from pyiceberg.types import StructType
 
-    from catchment.lakehouse.moment import TableSnapshot
+    from catchment.lakehouse.reading.moment import TableSnapshot
 
 KEY_PROPERTY = "catchment.key"
 """The table property that lists the key's columns, as JSON."""

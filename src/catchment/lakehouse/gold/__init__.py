@@ -1,0 +1,1 @@
+"""Gold: models, how they run here and elsewhere, and how they land."""

@@ -1,0 +1,1 @@
+"""Reading: views of one moment, the oracle, history and the past."""

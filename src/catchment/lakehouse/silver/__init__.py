@@ -1,0 +1,1 @@
+"""Silver: rows merged by key, their quarantine and their history."""
