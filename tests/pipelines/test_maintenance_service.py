@@ -29,7 +29,7 @@ from pipelines.overtaking import SIMPLE, write
 from pipelines.rest_catalog import rest_catalog
 from pipelines.test_silver import rows
 
-SEED = 7
+SEED = 4
 
 
 @pytest.fixture(autouse=True)

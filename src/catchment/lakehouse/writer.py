@@ -185,6 +185,11 @@ class LakeWriter:
         """From here on nothing is committed: tables changed under those who hold state of them. They open anew."""
         self._retired = reason
 
+    @property
+    def retired(self) -> bool:
+        """Is it about to be closed, and opened anew?"""
+        return self._retired is not None
+
     def check(self) -> None:
         """Raise `Reopen` once the writer was retired."""
         if self._retired is not None:

@@ -16,7 +16,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from catchment.errors import CatchmentError, ConfigError, Fatal, LeaseHeld, LeaseLost, Retriable, SinkUnavailable
+from catchment.errors import (
+    CatchmentError,
+    ConfigError,
+    Fatal,
+    LeaseHeld,
+    LeaseLost,
+    Reopen,
+    Retriable,
+    SinkUnavailable,
+)
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsStore
@@ -113,7 +122,7 @@ def serve_requests(writer: LakeWriter, stopping: threading.Event | None = None) 
     the operations data.
     """
     served = 0
-    while not (stopping is not None and stopping.is_set()):
+    while not (writer.retired or (stopping is not None and stopping.is_set())):
         request = requests.take(writer.ops, writer.pipeline)
         if request is None:
             break
@@ -127,8 +136,8 @@ def carry_out(writer: LakeWriter, request: Request, stopping: threading.Event | 
     ops = writer.ops
     try:
         outcome = _handler(request.kind)(writer, Task(request, ops, stopping))
-    except (Stopped, LeaseLost) as reason:
-        # Not done, and not refused: whoever holds the lease next does it.
+    except (Stopped, LeaseLost, Reopen) as reason:
+        # Not done, and not refused: whoever holds the lease next, or opens the lake anew, does it.
         requests.put_back(ops, request.id)
         if isinstance(reason, LeaseLost):
             raise
