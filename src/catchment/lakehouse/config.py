@@ -34,7 +34,7 @@ class MaintenanceConfig(ComponentConfig):
     table has three times too many dead rows."""
     target_file_bytes: int = Field(default=128 * 1024 * 1024, ge=1024)
     """Small data files are made into files of about this size."""
-    dead_row_percent: float = Field(default=20.0, gt=0, lt=100)
+    dead_row_percent: float = Field(default=12.0, gt=0, lt=100)
     """Once so much of a silver table's rows are dead, the files with the most of them are written anew."""
     snapshot_hours: float = Field(default=6.0, ge=0)
     """How far time travel reaches: the last `snapshots_kept` commits, before those one snapshot an hour, none older.
