@@ -13,6 +13,7 @@ A server that is not installed skips its tests, visibly.
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -34,6 +35,12 @@ from readers.spark import Spark
 VERSIONS = (18, 15)
 SETTINGS = {**NOT_DURABLE, "max_replication_slots": "64", "max_wal_senders": "64", "shared_buffers": "64MB"}
 LIBRARIES = ("pyarrow", "pyiceberg", "duckdb", "psycopg", "adbc-driver-postgresql")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in what tests start, also where a shell began them in the background and had it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
