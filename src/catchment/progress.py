@@ -18,9 +18,9 @@ class Progress:
     positions: lane → position. Everything of that lane at or below the position is handled; reading
     resumes at the next change. Positions are bytes that compare within a lane and are opaque outside
     the source.
-    chunks: snapshot of a table → its finished chunks, both by the source's own names (a table read anew is another
-    snapshot); `ALL_CHUNKS` when finished. A source may keep what else it must know of a table there, as durably, under
-    a key that is no snapshot's.
+    chunks: snapshot of a table → its finished chunks; `ALL_CHUNKS` when finished. A snapshot is called as its table is,
+    or `<table>@<anything>`: a table read anew is another snapshot. A source may keep what else it must know of a table
+    there, as durably, under a key that is no snapshot's.
     """
 
     positions: Mapping[str, bytes] = field(default_factory=dict)
@@ -59,6 +59,18 @@ class Progress:
             if both:
                 chunks[table] = both
         return Progress(positions, chunks)
+
+    @property
+    def snapshots_finished(self) -> bool:
+        """Is every snapshot that was begun read to its end?"""
+        return all(names == ALL_CHUNKS for names in self.chunks.values())
+
+    def snapshots(self) -> dict[str, dict[str, frozenset[str]]]:
+        """`chunks` by table. A snapshot without rows is here only: no batch of changes names it."""
+        found: dict[str, dict[str, frozenset[str]]] = {}
+        for snapshot, names in self.chunks.items():
+            found.setdefault(snapshot.rpartition("@")[0] or snapshot, {})[snapshot] = names
+        return found
 
     def brief(self) -> Progress:
         """The same with fewer words: of a snapshot that is not finished, only that it was begun (no chunks)."""

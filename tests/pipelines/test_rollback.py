@@ -21,6 +21,7 @@ from catchment.lakehouse.recovery.rollback import Target, held_at, was_at_source
 from catchment.lakehouse.recovery.snapshot_listing import PINNED
 from catchment.lakehouse.recovery.tasks import PipelineLake, perform
 from catchment.lakehouse.silver import key_index
+from catchment.lakehouse.silver.table import UNRESOLVED_PROPERTY
 from catchment.lakehouse.table import Change, LakeTable
 from catchment.progress import Progress
 from catchment.sinks.iceberg.config import IcebergSinkConfig
@@ -194,6 +195,17 @@ def test_any_state_comes_back_stays_and_the_resumed_table_is_the_source(tmp_path
             lake.remember()
             lake.capture(3, whole=True)
             lake.expect_the_source()
+
+
+def test_a_snapshot_that_has_no_rows_settles_what_overtook_it(tmp_path: Path) -> None:
+    source = Overtaking(900992, chunks=2)
+    lake = Lake(tmp_path, source)
+    lake.capture(5, whole=True)
+    assert not source.read
+    assert lake.table().metadata.properties[UNRESOLVED_PROPERTY] == "false"
+    lake.remember()
+    assert lake.rollable()
+    lake.expect_the_source()
 
 
 def test_a_rebuilt_table_is_the_source_whatever_it_was(lake: Lake) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
@@ -46,6 +47,7 @@ from catchment.errors import SinkRefused
 from catchment.lakehouse.manifests import ManifestDraft, Manifests
 from catchment.lakehouse.snapshots_kept import SnapshotsKept
 from catchment.lakehouse.storage import storage, writing
+from catchment.lakehouse.table_schema import Fit, fit
 
 METADATA_FILES_KEPT = 10
 SNAPSHOTS_KEPT = 100
@@ -163,6 +165,17 @@ class LakeTable:
         location = self._locations.new_data_location(f"{uuid.uuid4()}.parquet")
         self.uncommitted.add(location)
         return location
+
+    def fit(self, arrow: pa.Schema, onto: Schema | None = None, version: int = 1) -> Fit:
+        """The table's schema, or `onto`, a later one that is not committed yet, made to take these columns too."""
+        base = onto if onto is not None else self.metadata.schema()
+        return fit(
+            base,
+            arrow,
+            last_column_id=max(self.metadata.last_column_id, base.highest_field_id),
+            schema_id=max(one.schema_id for one in self.metadata.schemas) + 1,
+            version=version,
+        )
 
     def draft(self, change: Change) -> Draft:
         """Write a commit's manifests. Changes nothing: the table is as before until `adopt`."""

@@ -34,7 +34,7 @@ from catchment.lakehouse.silver.keyed_table import ROLLBACK
 from catchment.lakehouse.silver.table import UNRESOLVED_PROPERTY
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.writer import LakeWriter
-from catchment.progress import ALL_CHUNKS, Progress
+from catchment.progress import Progress
 
 SILVER, QUARANTINE = "silver", "_quarantine"
 CLOCK_MICROSECONDS = 60_000_000
@@ -158,18 +158,13 @@ def _keeps_rows(snapshot: Snapshot) -> bool:
     return snapshot.summary.operation is Operation.REPLACE or not any(int(said.get(name) or 0) for name in counts)
 
 
-def is_finished(held: Progress) -> bool:
-    """Was every copy of the source's table that was begun read to its end?"""
-    return all(chunks == ALL_CHUNKS for chunks in held.chunks.values())
-
-
 def was_at_source(bronze: LakeTable, silver: LakeTable, target: Target) -> bool:
     """Is the snapshot a state that the source's table once had? Not while its first copy was still being read."""
     held, said = target.held, _last_said(silver, target.snapshot)
     text = bronze.metadata.properties.get(MARKER)
     copied = bool(Progress.from_json(text).chunks) if text else False
     resolved = said is not None and said.summary is not None and said.summary.get(UNRESOLVED_PROPERTY) != "true"
-    return resolved and is_finished(held) and bool(held.chunks or not copied)
+    return resolved and held.snapshots_finished and bool(held.chunks or not copied)
 
 
 def _target(silver: LakeTable, arguments: Mapping[str, Any]) -> Target:

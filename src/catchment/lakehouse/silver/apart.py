@@ -22,7 +22,7 @@ from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors
 from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.manifests import Manifests
-from catchment.lakehouse.recovery.rollback import Target, files_at, is_finished
+from catchment.lakehouse.recovery.rollback import Target, files_at
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.layer import SilverLayer
 from catchment.lakehouse.silver.table import KEY_PROPERTY, SilverTable
@@ -142,7 +142,7 @@ class SilverApart:
             return
         held = self.held or Progress()
         # Snapshots that were finished then have nothing new: their rows need not be compared again.
-        known = is_finished(held) and bool(held.chunks) and held.chunks.keys() == marker.brief().chunks.keys()
+        known = held.snapshots_finished and bool(held.chunks) and held.chunks.keys() == marker.brief().chunks.keys()
         self._silver.replay(held, bronze, snapshots=not known, each=lambda _: task.check())
         self.held = marker
 

@@ -28,7 +28,6 @@ from catchment.lakehouse.position_delete import Positions, read_position_deletes
 from catchment.lakehouse.silver.key_hash import SEED_BYTES, KeyHash, Keys
 from catchment.lakehouse.silver.key_index import NOWHERE, Flags, KeyIndex, Places, index_directory
 from catchment.lakehouse.table import Change, Draft, LakeTable
-from catchment.lakehouse.table_schema import fit
 
 UNREPRESENTABLE = "_unrepresentable"
 ROLLBACK = "catchment.rollback"
@@ -186,14 +185,7 @@ class KeyedTable:
 
     def fit(self, arrow: pa.Schema, version: int) -> Arrangement:
         """Make the table's schema take these columns; the table itself has it from the next commit on."""
-        metadata = self.lake.metadata
-        fitted = fit(
-            self._iceberg,
-            arrow,
-            last_column_id=max(metadata.last_column_id, self._iceberg.highest_field_id),
-            schema_id=max(one.schema_id for one in metadata.schemas) + 1,
-            version=version,
-        )
+        fitted = self.lake.fit(arrow, self._iceberg, version)
         arrangement = Arrangement(arrow, fitted.schema, fitted.places)
         if fitted.schema != self._iceberg:
             self.cut()

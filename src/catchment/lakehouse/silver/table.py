@@ -31,7 +31,6 @@ from catchment.lakehouse.silver.keyed_table import UNREPRESENTABLE, KeyedTable
 from catchment.lakehouse.silver.tombstones import Tombstones
 from catchment.lakehouse.silver.versions import VersionsTable, versions_schema
 from catchment.lakehouse.table import Change, Draft, LakeTable
-from catchment.lakehouse.table_schema import fit
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import ALL_CHUNKS, Progress
 from catchment.quality.bitmask import RowRules
@@ -135,8 +134,7 @@ class SilverTable:
         properties = self.main.lake.metadata.properties
         self._snapshot_version = bytes.fromhex(properties.get(SNAPSHOT_VERSION_PROPERTY, ""))
         self._unresolved = UNRESOLVED_PROPERTY in properties and properties[UNRESOLVED_PROPERTY] == "true"
-        marker = self._bronze_marker
-        self._complete = bool(marker.chunks) and all(one == ALL_CHUNKS for one in marker.chunks.values())
+        self._complete = _finished(self._bronze_marker)
         self._rebuilding = False
         self._versions_known = self.versions is not None and self.versions.lake.metadata.current_snapshot() is not None
         self._stones = Tombstones()
@@ -183,6 +181,11 @@ class SilverTable:
         """Arrow bytes that wait to be merged."""
         return self._bounded_size[1] + self._open_size[1]
 
+    @property
+    def reading(self) -> bool:
+        """Does a snapshot go on, as far as boundaries have said?"""
+        return bool(self._reading)
+
     def write(self, records: pa.RecordBatch, size: int, snapshot: str | None = None) -> None:
         """Accept changes, in bronze's columns, after the last boundary. snapshot: whose chunk they are of."""
         if snapshot is not None:
@@ -217,9 +220,11 @@ class SilverTable:
             self._merge_bounded()  # The last chunks are in it.
             self._submit(self._snapshots_done)
 
-    def finish(self) -> None:
-        """Begin to merge all that the next commit takes."""
+    def finish(self, held: Progress) -> None:
+        """Begin to merge all that the next commit takes; the table then holds `held`."""
         self._merge_bounded()
+        if not self._reading and _finished(held):
+            self._submit(self._snapshots_done)
 
     def _merge_bounded(self) -> None:
         if self._bounded:
@@ -529,11 +534,8 @@ class SilverTable:
 
     def _with_key(self, lake: LakeTable, wanted: pa.Schema) -> LakeTable:
         """The table with the key's columns: after a rename they are added at once, since its index is made of them."""
-        metadata = lake.metadata
-        if not {field.name for field in metadata.schema().fields} >= set(self.key):
-            fresh = max(one.schema_id for one in metadata.schemas) + 1
-            fitted = fit(metadata.schema(), wanted, last_column_id=metadata.last_column_id, schema_id=fresh)
-            self._writer.commit([lake.draft(Change(schema=fitted.schema))])
+        if not {field.name for field in lake.metadata.schema().fields} >= set(self.key):
+            self._writer.commit([lake.draft(Change(schema=lake.fit(wanted).schema))])
         return lake
 
     def _versions(self, row: pa.StructType) -> VersionsTable:
@@ -646,6 +648,11 @@ def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
         ]
         return pa.StructArray.from_arrays(children, fields=list(kind), mask=column.is_null())
     return column.cast(kind)
+
+
+def _finished(held: Progress) -> bool:
+    """Is there a snapshot, and none that is still being read?"""
+    return bool(held.chunks) and held.snapshots_finished
 
 
 def _bare(schema: pa.Schema) -> pa.Schema:

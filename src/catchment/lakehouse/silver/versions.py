@@ -18,7 +18,6 @@ from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement
 from catchment.lakehouse.silver.fold import Find, Fold, Indices
 from catchment.lakehouse.table import Change, Draft, LakeTable
-from catchment.lakehouse.table_schema import fit
 from catchment.schema import UTC_MICROSECONDS
 
 _OURS = ("_version", "_committed_at", "_unrepresentable", "_quality")
@@ -156,13 +155,7 @@ class VersionsTable:
 
     def _fit(self, arrow: pa.Schema) -> None:
         self.cut()
-        metadata = self.lake.metadata
-        fitted = fit(
-            self._iceberg,
-            arrow,
-            last_column_id=max(metadata.last_column_id, self._iceberg.highest_field_id),
-            schema_id=max(one.schema_id for one in metadata.schemas) + 1,
-        )
+        fitted = self.lake.fit(arrow, self._iceberg)
         self._iceberg, self._shape = fitted.schema, arrow
         self._arrangement = Arrangement(arrow, fitted.schema, fitted.places)
 

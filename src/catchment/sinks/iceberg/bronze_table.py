@@ -14,7 +14,6 @@ from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement
 from catchment.lakehouse.table import Change, Draft, LakeTable
-from catchment.lakehouse.table_schema import fit
 from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema
 from catchment.sinks.iceberg.encoder import Encoder
@@ -71,10 +70,8 @@ class BronzeTable:
         self._open = Segment(encoder, self._open_file, target_file_bytes)
         self._files: FileSet | None = None
         self._uncommitted: dict[str, DataFileWriter] = {}
-        # Of the last marker's too: rows that it skips never come here, and the next marker must still name them,
-        # be it to skip, be it for who finds the table without its catalog.
         held = lake.metadata.properties.get(MARKER)
-        self._snapshots = set(Progress.from_json(held).chunks if held else ())
+        self._chunks = Progress.from_json(held).chunks if held else {}
         self._iceberg: Schema = lake.metadata.schema()
         self._schema = schema
         self._columns = -1
@@ -90,10 +87,9 @@ class BronzeTable:
         """Arrow bytes in memory."""
         return self._bounded.bytes + self._open.bytes
 
-    @property
-    def dirty(self) -> bool:
-        """Are there rows that the next flush commits?"""
-        return bool(self._bounded)
+    def lacks(self, held: Progress) -> bool:
+        """Are there rows, or finished chunks without rows, that a commit at `held` would bring?"""
+        return bool(self._bounded) or self._chunks != held.chunks
 
     def change_schema(self, schema: TableSchema) -> None:
         """From here on, batches have this schema."""
@@ -102,8 +98,6 @@ class BronzeTable:
 
     def write(self, batch: ChangeBatch) -> tuple[pa.RecordBatch, int]:
         """Accept rows after the last boundary; gives them in the table's columns, and their size in bytes."""
-        if batch.chunk is not None:
-            self._snapshots.add(batch.snapshot or str(batch.table))
         if batch.schema is not self._schema and batch.schema == self._schema:
             self._schema = batch.schema
         if batch.schema is not self._schema or batch.records.num_columns != self._columns:
@@ -132,10 +126,10 @@ class BronzeTable:
         """Begin to close the files of the next commit: they are there once the encoder has drained."""
         self._files = self._bounded.finish(self._arrangement.file)
 
-    def draft(self, progress: Progress) -> Draft:
-        """The commit of the rows before the last boundary, which is at `progress`."""
+    def draft(self, held: Progress) -> Draft:
+        """The commit of the rows before the last boundary, at which the table holds `held`."""
         files: list[DataFile] = self._files.finished if self._files is not None else []
-        self._files = None
+        self._files, self._chunks = None, held.chunks
         for file in files:
             # From here on a commit's outcome may be unknown: these are no longer ours to delete.
             self._uncommitted.pop(file.file_path)
@@ -144,15 +138,10 @@ class BronzeTable:
             Change(
                 files=files,
                 schema=self._iceberg if changed else None,
-                properties={**bronze_properties(self._pipeline, self._schema), MARKER: self.marker_at(progress)},
-                summary={MARKER: lanes(progress)},
+                properties={**bronze_properties(self._pipeline, self._schema), MARKER: held.to_json()},
+                summary={MARKER: lanes(held)},
             )
         )
-
-    def marker_at(self, progress: Progress) -> str:
-        """What the table holds at `progress`: lanes' positions and its own chunks; others' may be thousands."""
-        own = {key: progress.chunks[key] for key in self._snapshots if key in progress.chunks}
-        return Progress(progress.positions, own).to_json()
 
     def abort(self) -> None:
         """Delete every file that no commit was tried with. Only once the encoder is closed."""
@@ -170,15 +159,8 @@ class BronzeTable:
 
     def _fit(self, arrow: pa.Schema) -> Arrangement:
         """Make the table's schema take these columns; the table itself has it from the next commit on."""
-        metadata = self.lake.metadata
         try:
-            fitted = fit(
-                self._iceberg,
-                arrow,
-                last_column_id=max(metadata.last_column_id, self._iceberg.highest_field_id),
-                schema_id=max(one.schema_id for one in metadata.schemas) + 1,
-                version=self._schema.version,
-            )
+            fitted = self.lake.fit(arrow, self._iceberg, self._schema.version)
             self._iceberg = fitted.schema
             return Arrangement(arrow, fitted.schema, fitted.places)
         except SinkRefused as error:

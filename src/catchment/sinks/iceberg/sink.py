@@ -52,6 +52,7 @@ class IcebergSink:
         self._tables: dict[TableId, BronzeTable] = {}
         self._names: dict[tuple[str, str], TableId] = {}
         self._touched: set[TableId] = set()
+        self._reading: set[TableId] = set()
         self._schemas: list[TableSchema] = []
         self._unweighed_rows = 0
         self._boundary: Progress | None = None
@@ -95,6 +96,8 @@ class IcebergSink:
         if silver is not None and not silver.pinned:
             snapshot = (fresh.snapshot or str(fresh.table)) if fresh.chunk is not None else None
             silver.write(records, size, snapshot)
+            if snapshot is not None:
+                self._reading.add(batch.table)
         self._touched.add(batch.table)
         self._unweighed_rows += len(fresh)
         if self._unweighed_rows >= WEIGH_EVERY_ROWS:
@@ -109,35 +112,41 @@ class IcebergSink:
 
     def advance(self, progress: Progress) -> None:
         self._opened().check()
+        # A boundary may come with every change: only tables that it concerns are looked at.
         for name in self._touched:
             self._tables[name].advance()
+        for name in (self._touched | self._reading) & self._silver.keys():
+            self._silver[name].advance(progress)
+        self._reading = {name for name in self._reading if self._silver[name].reading}
         self._touched.clear()
-        for silver in self._silver.values():
-            silver.advance(progress)
         self._boundary = progress
 
     def flush(self) -> Progress | None:
         self._opened().check()
-        tables = [one for one in self._tables.values() if one.dirty]
-        if self._boundary is None or (not tables and self._held is not None and self._held.covers(self._boundary)):
+        if self._boundary is None:
+            return self._held
+        progress = self._boundary if self._held is None else self._held.join(self._boundary)
+        # A marker names the table's own snapshots: all tables' chunks may be thousands.
+        chunks = progress.snapshots()
+        held = {name: Progress(progress.positions, chunks.get(str(name), {})) for name in self._tables}
+        tables = [one for one in self._tables.values() if one.lacks(held[one.source])]
+        if not tables and self._held is not None and self._held.covers(self._boundary):
             return self._held
         writer = self._opened()
-        progress = self._boundary if self._held is None else self._held.join(self._boundary)
         for table in tables:
             table.finish_files()
         silvers = [(self._silver[t.source], t) for t in tables if t.source in self._silver]
         silvers = [(silver, table) for silver, table in silvers if not silver.pinned]
-        for silver, _ in silvers:
-            silver.finish()
+        for silver, table in silvers:
+            silver.finish(held[table.source])
         if tables:
             self._encoder.drain()
             self._merger.drain()
         with writer.lock:
-            drafts = [table.draft(progress) for table in tables]
+            drafts = [table.draft(held[table.source]) for table in tables]
             for silver, table in silvers:
-                marker = table.marker_at(progress)
-                brief = Progress.from_json(marker).brief().to_json()
-                drafts += silver.drafts({MARKER: marker}, {MARKER: brief})
+                marker = held[table.source]
+                drafts += silver.drafts({MARKER: marker.to_json()}, {MARKER: marker.brief().to_json()})
             writer.commit(drafts, progress, self._schemas)
             for silver, _ in silvers:
                 silver.settle()
