@@ -20,7 +20,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . && \
 	touch $@; } >&2
 
-install: $(VENV)/installed ## Base, demo and development packages into .venv
+install: $(VENV)/installed ## Base, AWS, demo and development packages into .venv
 
 demo: install ## The shop, captured live: make demo ARGS="--seconds 20 --rate 500 --json"
 	@$(BIN)/catchment demo shop $(ARGS)
@@ -60,7 +60,7 @@ docs: install ## Build the docs into site/ and check them
 	@$(BIN)/python -m docs $(ARGS)
 
 lock: install ## Pin everything anew, with hashes
-	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --extra demo --extra dev -o requirements.txt pyproject.toml
+	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --extra aws --extra demo --extra dev -o requirements.txt pyproject.toml
 
 clean: ## Remove what was built
 	@rm -rf $(VENV) site .cache .pytest_cache .mypy_cache .ruff_cache
