@@ -1,9 +1,9 @@
-"""What runs beside a pipeline: its reports kept for other processes, its gold refreshed."""
+"""What runs beside a pipeline: its reports and dead letters kept for other processes, its gold refreshed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.gold.refresher import GoldRefresher
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsReporter, OpsStore
+from catchment.sources.base import DeadLetter
 from catchment.telemetry import Report
 
 UNDER_WAY = ("running", "stopped")
@@ -32,6 +33,18 @@ class KeptReports:
         """Keep one report."""
         if report.state in UNDER_WAY or holder(self._pipeline, self._directory) in (None, os.getpid()):
             self._reporter.report(report)
+
+
+class KeptLetters:
+    """Keeps a pipeline's dead letters in `ops.dead_letters`."""
+
+    def __init__(self, pipeline: str, lakehouse: LakehouseConfig, directory: Path) -> None:
+        self._pipeline = pipeline
+        self._store = OpsStore.open(lakehouse, directory)
+
+    def __call__(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep them durably, each once."""
+        self._store.set_aside(self._pipeline, letters)
 
 
 class GoldBeside:

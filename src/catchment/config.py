@@ -136,7 +136,7 @@ class PipelineConfig(ComponentConfig):
         and quality rules that are wrong.
         """
         self._check_rules()
-        from catchment.beside import GoldBeside, KeptReports
+        from catchment.beside import GoldBeside, KeptLetters, KeptReports
         from catchment.pipeline import Pipeline
 
         return Pipeline(
@@ -148,6 +148,7 @@ class PipelineConfig(ComponentConfig):
             report_interval_seconds=self.telemetry.report_interval_seconds,
             ends=self.source_config.ends,
             beside=[GoldBeside(self.lakehouse, self.directory, self.name)],
+            set_aside=KeptLetters(self.name, self.lakehouse, self.directory),
         )
 
     def build_dry(self, counts: Counts, reporters: Sequence[Reporter] = ()) -> Pipeline:
@@ -172,6 +173,7 @@ class PipelineConfig(ComponentConfig):
             transform=self.chain(),
             reporters=reporters,
             acknowledge=False,
+            set_aside=lambda letters: None,
         )
 
     def _check_rules(self) -> None:

@@ -15,15 +15,17 @@ from dataclasses import dataclass, field, replace
 from catchment import failpoint
 from catchment.change import ChangeBatch
 from catchment.clock import Clock, SystemClock
-from catchment.errors import CatchmentError, Reopen, Retriable
+from catchment.errors import CatchmentError, Reopen, Retriable, SourceRefused
 from catchment.ledger import Ledger
 from catchment.progress import Progress, minimum, resume_point
 from catchment.sinks.base import Sink
-from catchment.sources.base import Idle, SchemaChange, Source, SourceStatus, TransactionEnd
+from catchment.sources.base import DeadLetter, Idle, SchemaChange, Source, SourceStatus, TransactionEnd
 from catchment.telemetry import LOGGER, Report, Reporter, SinkReport
 from catchment.transforms.base import Chain
 
 log = logging.getLogger(LOGGER)
+
+LETTERS_IN_MEMORY = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ class Pipeline:
 
     open_source and each sink's `open` make a new instance for every attempt.
     ends: the source comes to an end by itself, and so does a run. beside: what is entered for each
-    run and left at its end, such as the refresh of gold.
+    run and left at its end, such as the refresh of gold. set_aside: keeps dead letters durably, each once; without
+    it a record that cannot be decoded ends the run.
     """
 
     def __init__(
@@ -140,8 +143,11 @@ class Pipeline:
         report_interval_seconds: float = 1.0,
         ends: bool = False,
         beside: Sequence[Callable[[], AbstractContextManager[object]]] = (),
+        set_aside: Callable[[Sequence[DeadLetter]], None] | None = None,
     ) -> None:
         self.name = name
+        self._set_aside = set_aside
+        self._letters: list[DeadLetter] = []
         self._beside = tuple(beside)
         self._open_source = open_source
         self._plans = dict(sinks)
@@ -217,6 +223,7 @@ class Pipeline:
 
     def _attempt(self, stop: threading.Event, until_caught_up: bool) -> None:
         self._opened_at = None
+        self._letters.clear()
         with ExitStack() as stack:
             runs = [self._open_sink(name, plan, stack) for name, plan in self._plans.items()]
             source = self._open_source()
@@ -271,6 +278,10 @@ class Pipeline:
                 changed = self._transform.schema(schema)
                 for run in runs:
                     run.sink.schema_change(changed)
+            case DeadLetter():
+                self._letters.append(event)
+                if len(self._letters) >= LETTERS_IN_MEMORY:
+                    self._keep_letters()
 
     def _timeout(self, runs: list[_SinkRun]) -> float:
         now = self._clock.monotonic()
@@ -285,6 +296,7 @@ class Pipeline:
         for run in runs:
             wait = run.wait(now)
             if wait is not None and (all_of_them or wait <= 0.0):
+                self._keep_letters()
                 run.flush(self._clock)
                 flushed = True
         if not flushed:
@@ -296,6 +308,29 @@ class Pipeline:
         failpoint.reach("before_acknowledge")
         source.acknowledge(durable)
         return durable
+
+    def _keep_letters(self) -> None:
+        """Before a flush makes progress durable that is above them: they would not come again."""
+        if not self._letters:
+            return
+        first = self._letters[0]
+        if self._set_aside is None:
+            raise SourceRefused(
+                f"A record of {first.table} at {first.lane} {first.position.hex()} cannot be decoded: {first.reason}. "
+                "This pipeline keeps no dead letters."
+            )
+        self._set_aside(self._letters)
+        log.warning(
+            "%s: %d records set aside, such as one of %s at %s %s: %s. See ops.dead_letters.",
+            self.name,
+            len(self._letters),
+            first.table,
+            first.lane,
+            first.position.hex(),
+            first.reason,
+        )
+        self._last = replace(self._last, dead_letters=self._last.dead_letters + len(self._letters))
+        self._letters.clear()
 
     def _caught_up(self, runs: list[_SinkRun], target: Progress) -> bool:
         """Is the target durable? A boundary that covers it is flushed at once, not at the next interval."""

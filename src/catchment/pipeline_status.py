@@ -31,6 +31,7 @@ def gather(config: PipelineConfig) -> dict[str, Any]:
     store = OpsStore.existing(config.lakehouse, config.directory)
     report = store.latest_report(config.name) if store is not None else None
     progress = store.progress(config.name) if store is not None else {}
+    letters = store.dead_letters(config.name) if store is not None else 0
     stopped = _gold_stopped(config, store)
     if store is not None:
         store.close()
@@ -45,6 +46,7 @@ def gather(config: PipelineConfig) -> dict[str, Any]:
         "sinks": _sinks(config, report, progress),
         "lake": lake,
         "gold_stopped": stopped,
+        "dead_letters": letters,
         "source": _source(config),
     }
 

@@ -57,7 +57,7 @@ class Report:
     """The whole pipeline at one moment. at: epoch seconds. state: starting, running, stopped, failed.
 
     lag_bytes: unread at the source. lag_ms: the age that a change reached at most before it was durable, or has now,
-    since the last report; 0 when there was none.
+    since the last report; 0 when there was none. dead_letters: records set aside since this process started.
     """
 
     at: float
@@ -67,6 +67,7 @@ class Report:
     lag_ms: float = 0.0
     notes: tuple[str, ...] = ()
     restarts: int = 0
+    dead_letters: int = 0
     last_error: str | None = None
     tables: Mapping[str, TableReport] = field(default_factory=dict)
     sinks: Mapping[str, SinkReport] = field(default_factory=dict)

@@ -7,22 +7,23 @@ import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from catchment.change import Operation
 from catchment.component import BuildContext
-from catchment.errors import Fatal, Reopen, Retriable, SinkRefused, SinkUnavailable, SourceUnavailable
+from catchment.errors import Fatal, Reopen, Retriable, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.pipeline import Backoff, FlushPolicy, Pipeline, SinkPlan
-from catchment.progress import minimum
+from catchment.progress import Progress, minimum
 from catchment.schema import Column, TableId, TableSchema
 from catchment.sinks.base import Sink
 from catchment.sinks.files.config import FilesSinkConfig
 from catchment.sinks.files.reader import complete_ranges
 from catchment.sinks.iceberg.config import IcebergSinkConfig
-from catchment.sources.base import Event
+from catchment.sources.base import DeadLetter, Event, TransactionEnd
 from catchment.telemetry import Report
 from catchment.testing.changes import Change
 from catchment.testing.clock import FakeClock
@@ -105,12 +106,12 @@ def run(
     **options: object,
 ) -> Report:
     plan = policy or FlushPolicy(interval_seconds=1e-9, rows=1)
+    given: dict[str, Any] = {"open_source": lambda: ScriptedSource(system, overlap=2), **options}
     pipeline = Pipeline(
         "scripted",
-        open_source=lambda: ScriptedSource(system, overlap=2),
         sinks={name: SinkPlan(make, plan) for name, make in sinks.items()},
         clock=clock or FakeClock(),
-        **options,  # type: ignore[arg-type]
+        **given,
     )
     return pipeline.run(threading.Event(), until_caught_up=True)
 
@@ -177,6 +178,51 @@ def test_what_one_sink_lacks_is_not_acknowledged(target: Target) -> None:
     run(system, {"iceberg": target.iceberg, "files": target.files})
     assert target.in_iceberg() == EXPECTED
     assert target.in_files() == EXPECTED
+
+
+class Spoiled(ScriptedSource):
+    """A source one of whose records, of lane b, cannot be decoded: after the first boundary of each opening."""
+
+    LETTER = DeadLetter("shop.orders", "b", b"\x07", "not JSON")
+
+    def open(self, resume: Progress | None) -> None:
+        self._letters = [self.LETTER]
+        super().open(resume)
+
+    def next(self, timeout: float) -> Event | None:
+        if isinstance(self._last, TransactionEnd) and self._letters:
+            self._last = self._letters.pop()
+        else:
+            self._last = super().next(timeout)
+        return self._last
+
+    _last: Event | None = None
+
+
+def test_a_record_that_cannot_be_decoded_is_set_aside_before_what_follows_is_durable(target: Target) -> None:
+    system = ScriptedSystem(*script())  # type: ignore[arg-type]
+    kept: list[DeadLetter] = []
+    held: list[bool] = []
+
+    class Watched(FaultySink):
+        def flush(self) -> Progress | None:
+            held.append(bool(kept))
+            return super().flush()
+
+    faults: list[Fault] = [FailAfterFlush(at=2)]
+    options: dict[str, Any] = {"open_source": lambda: Spoiled(system, overlap=2), "set_aside": kept.extend}
+    report = run(system, {"iceberg": lambda: Watched(target.iceberg(), faults)}, **options)
+    assert target.in_iceberg() == EXPECTED
+    assert set(kept) == {Spoiled.LETTER}
+    assert report.dead_letters == len(kept)
+    assert held == sorted(held), "a flush went before the letter that came before it"
+    assert held[1], "the letter came before the second flush"
+
+
+def test_without_a_place_for_it_a_record_that_cannot_be_decoded_ends_the_run(target: Target) -> None:
+    system = ScriptedSystem(*script())  # type: ignore[arg-type]
+    with pytest.raises(SourceRefused, match=r"shop.orders at b 07 cannot be decoded: not JSON"):
+        run(system, {"iceberg": target.iceberg}, open_source=lambda: Spoiled(system, overlap=2))
 
 
 def test_the_waits_between_attempts_grow_and_end(target: Target) -> None:

@@ -12,8 +12,9 @@ import pytest
 from catchment.errors import LeaseLost
 from catchment.lakehouse import ops
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
-from catchment.lakehouse.ops import DeadLetter, OpsReporter, OpsStore
+from catchment.lakehouse.ops import OpsReporter, OpsStore
 from catchment.progress import Progress
+from catchment.sources.base import DeadLetter
 from catchment.telemetry import Report, SinkReport, TableReport
 
 LAKE = LakehouseConfig()
@@ -99,21 +100,31 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
         store.close()
 
 
-def test_progress_and_dead_letters_are_kept_in_one_transaction(tmp_path: Path) -> None:
+def test_progress_is_kept_in_the_callers_transaction(tmp_path: Path) -> None:
     store = OpsStore.open(LAKE, tmp_path)
     progress = Progress({"slot": b"\x01\x02"}, {"public.t": frozenset({"0-10"})})
     with store.writing() as connection:
         store.keep_progress(connection, "shop", "iceberg", progress, 3)
-        store.keep_dead_letters(connection, "shop", [DeadLetter("public.t", "slot", b"\x01", "year beyond 9999")])
     with pytest.raises(RuntimeError, match="on purpose"), store.writing() as connection:
         store.keep_progress(connection, "shop", "iceberg", Progress({"slot": b"\xff"}), 3)
         raise RuntimeError("on purpose")
     assert store.progress("shop") == {"iceberg": progress}
     assert store.progress("other") == {}
-    letters = store.tables()["dead_letters"].to_pylist()
-    assert [(row["table"], row["position"], row["reason"]) for row in letters] == [
-        ("public.t", "01", "year beyond 9999")
+    store.close()
+
+
+def test_a_dead_letter_that_comes_again_is_kept_once(tmp_path: Path) -> None:
+    store = OpsStore.open(LAKE, tmp_path)
+    letters = [DeadLetter("public.t", "slot", bytes([at]), "year beyond 9999") for at in (1, 2)]
+    store.set_aside("shop", letters)
+    store.set_aside("shop", letters[1:])
+    store.set_aside("other", letters[1:])
+    kept = [row for row in store.tables()["dead_letters"].to_pylist() if row["pipeline"] == "shop"]
+    assert [(row["table"], row["position"], row["reason"]) for row in kept] == [
+        ("public.t", "01", "year beyond 9999"),
+        ("public.t", "02", "year beyond 9999"),
     ]
+    assert (store.dead_letters("shop"), store.dead_letters("other"), store.dead_letters("none")) == (2, 1, 0)
     store.close()
 
 

@@ -29,6 +29,8 @@ def show(status: dict[str, Any]) -> None:
     for name, one in status["lake"]["tables"].items():
         if one["pinned_at"]:
             console.print(Text(f"{name} is pinned as it was at {one['pinned_at']}; `catchment resume` goes on."))
+    if status["dead_letters"]:
+        console.print(Text(f"{status['dead_letters']:,} records could not be decoded: see ops.dead_letters."))
     for rule, said in status["gold_stopped"].items():
         console.print(Text(f"Gold is stopped by {rule}: {said}"))
     for text in _source(status["source"]):

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +39,7 @@ from catchment.lakehouse.catalog import catalog_properties, is_sql, open_engine,
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.progress import Progress
 from catchment.schema import TableSchema
+from catchment.sources.base import DeadLetter
 from catchment.telemetry import LOGGER, Report
 
 if TYPE_CHECKING:
@@ -154,16 +154,6 @@ quality_results_table = Table(
     Column("said", Text, nullable=False),
 )
 """What suites of quality rules found; see `quality.results`."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record that could not be taken: where it is at its source, and why. Never its values."""
-
-    table: str
-    lane: str
-    position: bytes
-    reason: str
 
 
 class OpsStore:
@@ -285,21 +275,19 @@ class OpsStore:
             where = {"pipeline": pipeline, "table": str(schema.table), "version": schema.version}
             _upsert(connection, schema_versions_table, where, {"schema": _columns(schema), "updated_at": time.time()})
 
-    def keep_dead_letters(self, connection: Connection, pipeline: str, letters: Sequence[DeadLetter]) -> None:
-        """Store dead letters, inside the caller's transaction."""
-        rows = [
-            {
-                "pipeline": pipeline,
-                "table": letter.table,
-                "lane": letter.lane,
-                "position": letter.position.hex(),
-                "reason": letter.reason,
-                "set_aside_at": time.time(),
-            }
-            for letter in letters
-        ]
-        if rows:
-            connection.execute(insert(dead_letters_table), rows)
+    def set_aside(self, pipeline: str, letters: Sequence[DeadLetter]) -> None:
+        """Keep dead letters durably; one that comes again, in a replay, is kept once."""
+        with ops_errors("Dead letters could not be kept"), self.writing() as connection:
+            for letter in letters:
+                where = {"pipeline": pipeline, "lane": letter.lane, "position": letter.position.hex()}
+                what = {"table": letter.table, "reason": letter.reason, "set_aside_at": time.time()}
+                _upsert(connection, dead_letters_table, where, what)
+
+    def dead_letters(self, pipeline: str) -> int:
+        """How many records of a pipeline were set aside."""
+        query = select(func.count()).where(dead_letters_table.c.pipeline == pipeline)
+        with ops_errors(f"The dead letters of {pipeline} could not be counted"), self._engine.connect() as connection:
+            return int(connection.execute(query).scalar() or 0)
 
     def tables(self) -> dict[str, pa.Table]:
         """All of it as Arrow, by the names it has for people: progress, lease, metrics, ..."""

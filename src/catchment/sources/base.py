@@ -36,7 +36,20 @@ class Idle:
     progress: Progress
 
 
-Event = ChangeBatch | SchemaChange | TransactionEnd | Idle
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be decoded: where it is at its source, and why. Never its values.
+
+    Comes in its lane's order. It is durable before a boundary after it is; it may come again in a replay.
+    """
+
+    table: str
+    lane: str
+    position: bytes
+    reason: str
+
+
+Event = ChangeBatch | SchemaChange | TransactionEnd | Idle | DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,7 @@ class Source(Protocol):
     is the same in every replay.
 
     Errors: `Retriable` when opening again may help, else `Fatal`. A `Poison` record is not raised: it is
-    carried as a dead letter (see `ARCHITECTURE.md`).
+    emitted as a `DeadLetter`, and the rest goes on.
     """
 
     def open(self, resume: Progress | None) -> None:
