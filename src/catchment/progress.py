@@ -10,6 +10,12 @@ from functools import reduce
 ALL_CHUNKS = frozenset({"*"})
 """Stands for every chunk of a table: its snapshot is finished."""
 
+RETIRED = b"\xff" * 64
+"""The position of a lane that is over, and of which nothing can ever be read again: it is forgotten when kept.
+
+Above every position, so that joining needs no rule of its own. For shards, of which a stream makes new ones every day.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -28,9 +34,9 @@ class Progress:
 
     def covers(self, other: Progress) -> bool:
         """Is everything that `other` has handled also handled here?"""
-        return all(self.positions.get(lane, b"") >= at for lane, at in other.positions.items()) and all(
-            self._has_chunks(table, chunks) for table, chunks in other.chunks.items()
-        )
+        return all(
+            self.positions.get(lane, b"") >= at for lane, at in other.positions.items() if at != RETIRED
+        ) and all(self._has_chunks(table, chunks) for table, chunks in other.chunks.items())
 
     def _has_chunks(self, table: str, chunks: frozenset[str]) -> bool:
         mine = self.chunks.get(table, frozenset())
@@ -78,10 +84,10 @@ class Progress:
         return Progress(self.positions, chunks)
 
     def to_json(self) -> str:
-        """One line of JSON with sorted keys; positions in hex."""
+        """One line of JSON with sorted keys; positions in hex. Retired lanes are left out."""
         return json.dumps(
             {
-                "positions": {lane: at.hex() for lane, at in self.positions.items()},
+                "positions": {lane: at.hex() for lane, at in self.positions.items() if at != RETIRED},
                 "chunks": {table: sorted(names) for table, names in self.chunks.items()},
             },
             sort_keys=True,
@@ -89,7 +95,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
-        """The inverse of `to_json`. Raises ValueError or KeyError on anything else."""
+        """The inverse of `to_json`, but for retired lanes. Raises ValueError or KeyError on anything else."""
         data = json.loads(text)
         return cls(
             {lane: bytes.fromhex(at) for lane, at in data["positions"].items()},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catchment.progress import ALL_CHUNKS, Progress, minimum
+from catchment.progress import ALL_CHUNKS, RETIRED, Progress, minimum
 
 LANES = st.sampled_from(["slot", "shard-0", "shard-1"])
 TABLES = st.sampled_from(["public.orders", "public.users"])
@@ -118,3 +118,21 @@ def test_the_brief_form_says_which_snapshots_are_finished_and_which_begun() -> N
     whole = Progress({"slot": b"\x01"}, {"t": ALL_CHUNKS, "u": frozenset({"0-10"})})
     assert whole.brief() == Progress({"slot": b"\x01"}, {"t": ALL_CHUNKS, "u": frozenset()})
     assert Progress.from_json(whole.brief().to_json()) == whole.brief()
+
+
+@given(PROGRESS, LANES)
+def test_a_retired_lane_is_forgotten_once_it_is_kept_and_for_good(a: Progress, lane: str) -> None:
+    said = Progress({**a.positions, lane: RETIRED}, a.chunks)
+    kept = Progress.from_json(a.join(said).to_json())
+    assert lane not in kept.positions
+    assert kept.covers(said)
+    assert {**a.positions, lane: b""} == {**kept.positions, lane: b""}
+    # A sink that goes on from what it kept does not bring it back, whatever the source repeats.
+    assert Progress.from_json(kept.join(said).to_json()) == kept
+    assert said.covers(a)
+
+
+@given(PROGRESS, PROGRESS, LANES)
+def test_a_lane_that_one_sink_has_retired_is_no_longer_resumed(a: Progress, b: Progress, lane: str) -> None:
+    kept = Progress.from_json(a.join(Progress({lane: RETIRED})).to_json())
+    assert lane not in kept.meet(b).positions
