@@ -1,0 +1,1 @@
+"""What runs on AWS: the handlers of our Lambda functions, and their zip file. Importing it loads nothing else."""
