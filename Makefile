@@ -25,7 +25,8 @@ install: $(VENV)/installed ## Base, AWS, demo and development packages into .ven
 demo: install ## The shop, captured live: make demo ARGS="--seconds 20 --rate 500 --json"
 	@$(BIN)/catchment demo shop $(ARGS)
 
-servers: ## Debian's PostgreSQL 15, where apt is to be had (tests skip visibly without it)
+servers: install ## Debian's PostgreSQL 15, where apt is to be had, and AWS's stand-in (tests skip visibly without)
+	@$(BIN)/python -m catchment.demo.ministack .cache/catchment || true
 	@if [ ! -x /usr/lib/postgresql/15/bin/postgres ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-15 strace) >&2 || true; fi
 	@if ! command -v strace >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
@@ -61,6 +62,7 @@ docs: install ## Build the docs into site/ and check them
 
 lock: install ## Pin everything anew, with hashes
 	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --extra aws --extra demo --extra dev -o requirements.txt pyproject.toml
+	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe -o src/catchment/demo/ministack-requirements.txt src/catchment/demo/ministack-requirements.in
 
 clean: ## Remove what was built
 	@rm -rf $(VENV) site .cache .pytest_cache .mypy_cache .ruff_cache

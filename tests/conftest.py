@@ -5,6 +5,8 @@
 * `database`: the DSN of a new, empty database on `postgres`, dropped afterwards with its slots.
 * `database_18`: the same on PostgreSQL 18 only.
 * `spark`: Spark 4.1 with Iceberg (`readers/spark.py`), one for the whole run, started when it is first asked.
+* `ministack`: AWS's stand-in, one for each test process, installed by the first test that asks for it.
+* `aws`: an account of its own on it, in `os.environ`; `aws.client("dynamodb")`, and `aws.environ` for subprocesses.
 * `scans`: DuckDB with its Iceberg extension, and Polars (`readers/scans.py`), one process for the whole run.
 
 A server that is not installed skips its tests, visibly.
@@ -24,14 +26,19 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from aws.account import AwsAccount, account_number, enter
 from catchment.demo.account import server_account
 from catchment.demo.binaries import find_binaries, server_version
+from catchment.demo.ministack import MiniStack
+from catchment.demo.ministack import own_environment as ministack_environment
 from catchment.demo.postgres import NOT_DURABLE, EmbeddedPostgres
 from catchment.errors import ConfigError
 from readers.environment import NoReadersError, find
 from readers.scans import Scans
 from readers.spark import Spark
 
+ROOT = Path(__file__).parent.parent
+CACHE = ROOT / ".cache"
 VERSIONS = (18, 15)
 SETTINGS = {**NOT_DURABLE, "max_replication_slots": "64", "max_wal_senders": "64", "shared_buffers": "64MB"}
 LIBRARIES = ("pyarrow", "pyiceberg", "duckdb", "psycopg", "adbc-driver-postgresql")
@@ -54,8 +61,15 @@ def pytest_report_header() -> list[str]:
         others = f"in {find().python.parent.parent}"
     except NoReadersError as error:
         others = f"missing, their tests are skipped: {error}"
+    stand_in = ministack_environment(CACHE / "catchment")
+    of_aws = f"in {stand_in.directory}" if stand_in.made else "will be installed when first asked for"
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return [f"PostgreSQL servers: {', '.join(servers)}", f"readers of others: {others}", f"libraries: {libraries}"]
+    return [
+        f"PostgreSQL servers: {', '.join(servers)}",
+        f"readers of others: {others}",
+        f"AWS's stand-in: MiniStack, {of_aws}",
+        f"libraries: {libraries}",
+    ]
 
 
 def _server(major: int) -> Iterator[EmbeddedPostgres]:
@@ -108,6 +122,28 @@ def scans() -> Iterator[Scans]:
         pytest.skip(f"readers of others: {error}")
     yield scans
     scans.close()
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[MiniStack]:
+    try:
+        ministack_environment(CACHE / "catchment").make()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    with (
+        tempfile.TemporaryDirectory(prefix="catchment-test-aws-", ignore_cleanup_errors=True) as directory,
+        MiniStack(directory, cache=CACHE / "catchment") as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def aws(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsAccount]:
+    ministack.start()  # a test may have killed it
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))  # a command that starts a stand-in finds it installed
+    account = enter(monkeypatch, ministack.environ(account_number()))
+    yield account
+    account.close()
 
 
 @pytest.fixture

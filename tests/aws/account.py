@@ -1,0 +1,59 @@
+"""An AWS account of a test's own, on a stand-in: nobody else sees what is in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+
+class AwsAccount:
+    """What a test has of AWS: clients, and the environment that leads a subprocess to the same account.
+
+    Any boto3 client made while the fixture lasts leads there as well: the environment is the process's own.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.number = variables["AWS_ACCESS_KEY_ID"]
+        self.region = variables["AWS_REGION"]
+        self.endpoint = variables["AWS_ENDPOINT_URL"]
+        self._clients: dict[str, Any] = {}
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """For a subprocess: the whole environment as it is now."""
+        return dict(os.environ)
+
+    def client(self, name: str) -> Any:
+        """A boto3 client, the same one each time: `client("dynamodb")`."""
+        if name not in self._clients:
+            import boto3
+
+            self._clients[name] = boto3.client(name)
+        return self._clients[name]
+
+    def close(self) -> None:
+        """Close its clients' connections."""
+        for client in self._clients.values():
+            client.close()
+
+
+def account_number() -> str:
+    """Twelve digits that no test had before."""
+    return f"{1 + secrets.randbelow(10**12 - 1):012d}"
+
+
+def enter(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> AwsAccount:
+    """Lead this process to an account, and to nothing that the developer's own environment names."""
+    import boto3
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    # boto3's default session remembers the credentials that it was made with.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    return AwsAccount(variables)
