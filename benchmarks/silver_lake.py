@@ -52,7 +52,7 @@ class SilverLake:
         start = time.perf_counter()
         self.silver.write(records, size)
         self.silver.advance(mixed.progress)
-        self.silver.finish()
+        self.silver.finish(mixed.progress)
         self.layer.commit(self.silver, mixed.progress.to_json())
         return time.perf_counter() - start
 

@@ -15,6 +15,7 @@ from catchment.errors import CatchmentError, ConfigError
 from catchment.lakehouse.catalog import catalog_errors, load_catalog
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsStore
+from catchment.lakehouse.properties import TABLE
 from catchment.progress import Progress
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _lake_tables(config: PipelineConfig) -> dict[str, dict[str, Any]]:
         table = catalog.load_table(identifier)
         snapshot = table.current_snapshot()
         summary = snapshot.summary if snapshot is not None else None
-        tables[table.properties.get("catchment.table", ".".join(identifier))] = {
+        tables[table.properties.get(TABLE, ".".join(identifier))] = {
             "bronze": ".".join(identifier),
             "rows": int((summary.get("total-records") if summary is not None else None) or 0),
             "last_commit_at": _iso(snapshot.timestamp_ms / 1000) if snapshot is not None else None,

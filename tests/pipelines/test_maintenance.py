@@ -18,7 +18,7 @@ from catchment.lakehouse.maintenance import plan
 from catchment.lakehouse.maintenance.expiry import LeavingFiles
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.work import Kind, Work
-from catchment.lakehouse.silver.table import bronze_changes
+from catchment.lakehouse.silver.bronze_changes import bronze_changes
 from catchment.lakehouse.table import Change, LakeTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.sinks.base import Sink

@@ -15,10 +15,9 @@ import pytest
 from catchment.errors import ConfigError, Reopen, SinkRefused
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
+from catchment.lakehouse.properties import BRONZE_SINCE, PINNED
 from catchment.lakehouse.reading.connection import connect_lake
-from catchment.lakehouse.reading.current import BRONZE_SINCE
 from catchment.lakehouse.recovery.rollback import Target, held_at, was_at_source
-from catchment.lakehouse.recovery.snapshot_listing import PINNED
 from catchment.lakehouse.recovery.tasks import PipelineLake, perform
 from catchment.lakehouse.silver import key_index
 from catchment.lakehouse.silver.table import UNRESOLVED_PROPERTY

@@ -16,7 +16,8 @@ import pytest
 from catchment import config
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.lease import holder
-from catchment.lakehouse.recovery.snapshot_listing import PINNED, kept_snapshots
+from catchment.lakehouse.properties import PINNED
+from catchment.lakehouse.recovery.snapshot_listing import kept_snapshots
 from catchment.testing.lake import expect_silver_equals_current
 from pipelines.lake import COMMAND, catch_up, expect_equal, expect_once, run, start, wait_for, write_pipeline
 from pipelines.workload import TABLES, Workload, set_up

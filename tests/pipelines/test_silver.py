@@ -15,8 +15,8 @@ from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.maintenance.keyed_compaction import rewrite_files
 from catchment.lakehouse.maintenance.plan import FileState
+from catchment.lakehouse.properties import BRONZE_SINCE
 from catchment.lakehouse.reading.connection import connect_lake
-from catchment.lakehouse.reading.current import BRONZE_SINCE
 from catchment.lakehouse.silver import table as silver_module
 from catchment.lakehouse.table import Change
 from catchment.progress import Progress

@@ -18,7 +18,7 @@ from catchment.lakehouse.committers import SequentialCommitter
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
 from catchment.lakehouse.maintenance.keyed_compaction import rewrite_files
 from catchment.lakehouse.maintenance.plan import FileState
-from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.properties import BRONZE_SINCE
 from catchment.lakehouse.silver import table as silver_module
 from catchment.lakehouse.table import Draft
 from catchment.progress import ALL_CHUNKS, Progress

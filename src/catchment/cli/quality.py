@@ -139,11 +139,11 @@ def _keys(config: PipelineConfig) -> Mapping[str, Sequence[str]]:
     import json
 
     from catchment.lakehouse.catalog import load_catalog
-    from catchment.lakehouse.reading.current import KEY_PROPERTY
+    from catchment.lakehouse.properties import KEY
     from catchment.lakehouse.reading.moment import LakeReader
 
     tables = LakeReader(load_catalog(config.lakehouse.catalog, config.directory)).tables(("bronze",))
-    return {table.name: json.loads(table.properties.get(KEY_PROPERTY, "[]")) for table in tables}
+    return {table.name: json.loads(table.properties.get(KEY, "[]")) for table in tables}
 
 
 def _write_page(config: PipelineConfig, suite: Suite, file: Path) -> None:

@@ -31,11 +31,11 @@ from catchment.lakehouse.commit import (
 )
 from catchment.lakehouse.commit_stamp import stamp
 from catchment.lakehouse.ops import OpsStore, ops_errors
+from catchment.lakehouse.properties import MARKER
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.progress import Progress
 from catchment.schema import TableSchema
 
-MARKER = "catchment.progress"
 EPOCH = "catchment.epoch"
 
 

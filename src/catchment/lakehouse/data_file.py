@@ -14,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.typedef import Record
 
 from catchment import failpoint
+from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.file_schema import FIELD_ID
 from catchment.lakehouse.storage import Storage, writing
 
@@ -203,3 +205,11 @@ def _start(group: Any) -> int:
     first = group.column(0)
     offset = first.dictionary_page_offset
     return int(offset if offset is not None and offset > 0 else first.data_page_offset)
+
+
+def open_parquet(io: FileIO, location: str, *, memory_map: bool = False) -> pq.ParquetFile:
+    """A Parquet file, wherever the table is. memory_map: for who reads few of its pages, if it is on this machine."""
+    path = local_path(location)
+    if path is not None:
+        return pq.ParquetFile(str(path), memory_map=memory_map, pre_buffer=False)
+    return pq.ParquetFile(pa.PythonFile(io.new_input(location).open(), mode="r"), pre_buffer=False)

@@ -30,7 +30,7 @@ from pyiceberg.types import (
 )
 
 from catchment.errors import SinkRefused
-from catchment.lakehouse.table_schema import Places
+from catchment.lakehouse.table_schema import Place, Places
 from catchment.schema import UTC_MICROSECONDS
 
 FIELD_ID = b"PARQUET:field_id"
@@ -87,6 +87,27 @@ def _arrange(columns: Sequence[pa.Array], fields: Sequence[pa.Field], places: Pl
         else:
             arranged.append(array.cast(field.type))
     return arranged
+
+
+def by_field_id(file: pa.Schema, table: pa.Schema) -> Places:
+    """Which of a file's columns fills each column of the table; both carry Iceberg's field ids."""
+    return _places(list(file), list(table))
+
+
+def _places(file: Sequence[pa.Field], table: Sequence[pa.Field]) -> Places:
+    at = {_id_of(field): index for index, field in enumerate(file)}
+    found: dict[str, Place] = {}
+    for field in table:
+        index = at.get(_id_of(field))
+        if index is not None:
+            inner = _places(list(file[index].type), list(field.type)) if pa.types.is_struct(field.type) else {}
+            found[field.name] = Place(index, inner)
+    return found
+
+
+def _id_of(field: pa.Field) -> bytes | None:
+    found: bytes | None = (field.metadata or {}).get(FIELD_ID)
+    return found
 
 
 def _field(field: NestedField) -> pa.Field:

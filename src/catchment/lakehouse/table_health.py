@@ -9,8 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from catchment.lakehouse.reading.current import BRONZE_SINCE
-from catchment.lakehouse.recovery.snapshot_listing import PINNED
+from catchment.lakehouse.properties import BRONZE_SINCE, PINNED
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

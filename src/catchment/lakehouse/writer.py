@@ -23,6 +23,7 @@ from catchment.lakehouse.committers import AtomicCommitter, Committer, Owner, Se
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.lease import Lease
 from catchment.lakehouse.ops import OpsStore
+from catchment.lakehouse.properties import PIPELINE, TABLE
 from catchment.lakehouse.table import SNAPSHOTS_KEPT, Draft, LakeTable
 from catchment.progress import Progress
 from catchment.schema import TableSchema
@@ -30,8 +31,6 @@ from catchment.schema import TableSchema
 if TYPE_CHECKING:
     from catchment.lakehouse.silver.keyed_table import KeyedTable
 
-PIPELINE_PROPERTY = "catchment.pipeline"
-TABLE_PROPERTY = "catchment.table"
 WRITTEN_LAYERS = ("bronze", "silver")
 """The namespaces whose tables are written under a pipeline's lease."""
 
@@ -126,7 +125,7 @@ class LakeWriter:
                         snapshots_kept=self._kept,
                         snapshot_hours=self._hours,
                     )
-                self._check_owner(known, properties.get(TABLE_PROPERTY))
+                self._check_owner(known, properties.get(TABLE))
                 self._tables[name] = known
             return known
 
@@ -141,7 +140,7 @@ class LakeWriter:
                     found = LakeTable.load(self.catalog, name, snapshots_kept=self._kept, snapshot_hours=self._hours)
                 except (NoSuchTableError, NoSuchNamespaceError):
                     return None
-            if found.metadata.properties.get(PIPELINE_PROPERTY) != self.pipeline:
+            if found.metadata.properties.get(PIPELINE) != self.pipeline:
                 return None
             self._tables[name] = found
             return found
@@ -209,7 +208,7 @@ class LakeWriter:
 
     def _check_owner(self, lake: LakeTable, source: str | None) -> None:
         properties = lake.metadata.properties
-        pipeline, holds = properties.get(PIPELINE_PROPERTY), properties.get(TABLE_PROPERTY)
+        pipeline, holds = properties.get(PIPELINE), properties.get(TABLE)
         if holds is not None and source is not None and holds != source:
             raise SinkRefused(f"{lake.name} holds {holds}, not {source}. Exclude one of them, or use another lake.")
         if pipeline != self.pipeline:

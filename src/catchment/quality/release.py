@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catchment.errors import ConfigError, SinkRefused
+from catchment.lakehouse.properties import PINNED
 from catchment.lakehouse.recovery.rollback import silver_table
-from catchment.lakehouse.recovery.snapshot_listing import PINNED
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.apart import bringing_up
 

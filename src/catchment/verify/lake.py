@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from catchment.errors import ConfigError, SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors, load_catalog
 from catchment.lakehouse.ops import OpsStore
+from catchment.lakehouse.properties import KIND, PINNED, PIPELINE, TABLE
 from catchment.lakehouse.reading.moment import LakeReader, TableSnapshot
 from catchment.progress import Progress
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from catchment.config import PipelineConfig
 
 LAYERS = ("bronze", "silver")
-KIND = "catchment.kind"
-PINNED = "catchment.pinned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,9 @@ class Lake:
             found = self._reader.tables(LAYERS)
         kinds: dict[str, dict[str, TableSnapshot]] = {}
         for table in found:
-            if table.properties.get("catchment.pipeline") == self._pipeline:
+            if table.properties.get(PIPELINE) == self._pipeline:
                 kind = table.properties.get(KIND, "bronze")
-                kinds.setdefault(table.properties["catchment.table"], {})[kind] = table
+                kinds.setdefault(table.properties[TABLE], {})[kind] = table
         tables = {
             name: LakeTable(of["bronze"], of.get("silver"), of.get("quarantine"))
             for name, of in kinds.items()

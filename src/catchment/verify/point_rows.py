@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyiceberg.types import StructType
 
-from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.file_schema import Arrangement
+from catchment.lakehouse.properties import KEY, MARKER
 from catchment.lakehouse.reading import bronze
 from catchment.lakehouse.reading.bronze import Unreadable, duck_type
 from catchment.lakehouse.reading.connection import show
-from catchment.lakehouse.reading.current import KEY_PROPERTY
 from catchment.lakehouse.reading.moment import TableSnapshot
 from catchment.lakehouse.reading.replay import ENVELOPE, KeyColumn, Replay
 from catchment.lakehouse.sql import identifier, literal
@@ -97,7 +96,7 @@ class _TableAt:
         assert isinstance(row, StructType)  # noqa: S101 - bronze is made so
         self.row = row
         self._types = {field.name: field.field_type for field in row.fields}
-        self._key = tuple(json.loads(changes.properties.get(KEY_PROPERTY, "[]")))
+        self._key = tuple(json.loads(changes.properties.get(KEY, "[]")))
         self._textual = [name for name in self._key if may_be_text(self._types[name])]
         lower = [name.lower() for name in self._types]
         if len(set(lower)) < len(lower):

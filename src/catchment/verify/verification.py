@@ -18,6 +18,7 @@ import duckdb
 
 from catchment.errors import ConfigError, Retriable, SinkUnavailable
 from catchment.lakehouse.lease import holder
+from catchment.lakehouse.properties import BRONZE_SINCE
 from catchment.lakehouse.reading.bronze import Unreadable
 from catchment.pipeline_status import RECENT_SECONDS
 from catchment.sources.verification import SourcePoint, SourceVerification, Verifiable, VerifiableTable
@@ -39,7 +40,6 @@ SAMPLE_SHARE = 0.1
 SAMPLE_LEAST = 4
 PULLED_BYTES = 256 << 20
 POLL_SECONDS = 0.1
-BRONZE_SINCE = "catchment.bronze-since"
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 
 

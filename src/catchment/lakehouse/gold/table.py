@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
 from catchment.lakehouse.gold.model import Model, RefreshMode
-from catchment.lakehouse.reading.current import KEY_PROPERTY
+from catchment.lakehouse.properties import KEY
 from catchment.lakehouse.reading.moment import local_path
 from catchment.lakehouse.sql import identifier, literals
 
@@ -109,7 +109,7 @@ class GoldTable:
     def _properties(self, text: str) -> dict[str, str]:
         return {
             DIGEST_PROPERTY: text,
-            KEY_PROPERTY: json.dumps(self._model.key),
+            KEY: json.dumps(self._model.key),
             "comment": self._model.description,
         }
 
@@ -132,7 +132,7 @@ class GoldTable:
             return None
         if any(name.lower() in _OURS for name, _ in columns):
             return None
-        if table.metadata.properties.get(KEY_PROPERTY) != json.dumps(self._model.key):
+        if table.metadata.properties.get(KEY) != json.dumps(self._model.key):
             return None  # rows there may share a value of the new key
         there = (
             f"read_parquet({literals(map(local_path, files))}, filename = '_file', file_row_number = true, "

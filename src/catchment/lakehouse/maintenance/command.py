@@ -12,10 +12,11 @@ from catchment.errors import ConfigError
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.table_files import TableFiles
+from catchment.lakehouse.properties import KEY, TABLE
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.keyed_table import KeyedTable
 from catchment.lakehouse.table import LakeTable
-from catchment.lakehouse.writer import TABLE_PROPERTY, FindKeyed, LakeWriter
+from catchment.lakehouse.writer import FindKeyed, LakeWriter
 from catchment.telemetry import LOGGER
 
 log = logging.getLogger(LOGGER)
@@ -66,7 +67,7 @@ def _named(writer: LakeWriter, wanted: str | None) -> set[str] | None:
 
 
 def _names(table: LakeTable) -> tuple[str, ...]:
-    return table.name, table.table.name()[-1], table.metadata.properties.get(TABLE_PROPERTY, "")
+    return table.name, table.table.name()[-1], table.metadata.properties.get(TABLE, "")
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def _keyed_tables(writer: LakeWriter) -> Iterator[FindKeyed]:
     opened: dict[str, KeyedTable] = {}
 
     def find(table: LakeTable) -> KeyedTable | None:
-        key = tuple(json.loads(table.metadata.properties.get("catchment.key", "[]")))
+        key = tuple(json.loads(table.metadata.properties.get(KEY, "[]")))
         if key and table.name not in opened:
             target = writer.lakehouse.maintenance.target_file_bytes
             with writer.lock:

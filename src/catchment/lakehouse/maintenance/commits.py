@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pyiceberg.manifest import DataFile
 
 from catchment import failpoint
-from catchment.lakehouse.committers import MARKER
+from catchment.lakehouse.properties import MARKER
 from catchment.lakehouse.table import Change, LakeTable
 from catchment.lakehouse.table_health import MAINTENANCE
 from catchment.lakehouse.writer import LakeWriter

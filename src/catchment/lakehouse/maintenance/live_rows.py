@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.schema import Schema
 
-from catchment.lakehouse.catalog import local_path
-from catchment.lakehouse.file_schema import FIELD_ID, Arrangement, file_schema
-from catchment.lakehouse.table_schema import Place, Places
+from catchment.lakehouse.data_file import open_parquet
+from catchment.lakehouse.file_schema import Arrangement, by_field_id, file_schema
 
 BATCH_ROWS = 65_536
 
@@ -60,31 +58,3 @@ def _live(index: int, first: int, rows: pa.RecordBatch, gone: Positions) -> Iter
         kept = np.ones(count, dtype=np.bool_)
         kept[here] = False
         yield LiveBatch(index, np.flatnonzero(kept).astype(np.int64) + first, rows.filter(pa.array(kept)))
-
-
-def open_parquet(io: FileIO, location: str) -> pq.ParquetFile:
-    """A Parquet file, wherever the table is."""
-    path = local_path(location)
-    source = str(path) if path is not None else io.new_input(location).open()
-    return pq.ParquetFile(source, memory_map=False, pre_buffer=False)
-
-
-def by_field_id(file: pa.Schema, table: pa.Schema) -> Places:
-    """Which of a file's columns fills each column of the table; both carry Iceberg's field ids."""
-    return _places(list(file), list(table))
-
-
-def _places(file: Sequence[pa.Field], table: Sequence[pa.Field]) -> Places:
-    at = {_id(field): index for index, field in enumerate(file)}
-    found: dict[str, Place] = {}
-    for field in table:
-        index = at.get(_id(field))
-        if index is not None:
-            inner = _places(list(file[index].type), list(field.type)) if pa.types.is_struct(field.type) else {}
-            found[field.name] = Place(index, inner)
-    return found
-
-
-def _id(field: pa.Field) -> bytes | None:
-    found: bytes | None = (field.metadata or {}).get(FIELD_ID)
-    return found

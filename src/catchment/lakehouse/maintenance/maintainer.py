@@ -24,8 +24,8 @@ from catchment.lakehouse.maintenance.orphans import Orphan, orphans
 from catchment.lakehouse.maintenance.table_files import FileLister, TableFiles
 from catchment.lakehouse.maintenance.work import Kind, Work
 from catchment.lakehouse.manifests import Manifests
-from catchment.lakehouse.reading.current import BRONZE_SINCE
-from catchment.lakehouse.silver.table import KIND_PROPERTY, PINNED_PROPERTY, SILVER
+from catchment.lakehouse.properties import BRONZE_SINCE, KIND, PINNED
+from catchment.lakehouse.silver.table import SILVER
 from catchment.lakehouse.table import LakeTable
 from catchment.lakehouse.writer import FindKeyed, LakeWriter
 
@@ -173,7 +173,7 @@ class Maintainer:
     # -- compaction
 
     def _compaction(self, table: LakeTable, known: _Known, files: TableFiles) -> Iterator[Piece]:
-        if table.metadata.properties.get(KIND_PROPERTY) not in KEYED:
+        if table.metadata.properties.get(KIND) not in KEYED:
             yield from self._merging(table, files)
         elif known.last is Kind.COMPACTION:
             # Where merges never rest both are always due: each has its turn.
@@ -199,7 +199,7 @@ class Maintainer:
     def _rewriting(self, table: LakeTable, files: TableFiles) -> Iterator[Piece]:
         target = plan.part_bytes(files.data, self._config.target_file_bytes)
         chosen = plan.alike(files.data, target) or plan.deadest(files.data, target, self._config.dead_row_percent)
-        if not chosen or table.metadata.properties.get(PINNED_PROPERTY):
+        if not chosen or table.metadata.properties.get(PINNED):
             return
         keyed = self._find_keyed(table)
         if keyed is not None:

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from catchment.lakehouse.catalog import local_path
-from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.maintenance.table_files import TableFiles
+from catchment.lakehouse.properties import KEY, MARKER, PINNED
 from catchment.lakehouse.table import LakeTable
 from catchment.progress import Progress
-
-KEY, PINNED = "catchment.key", "catchment.pinned"
 
 
 def expired_changes(files: TableFiles, before: datetime, written_before: Callable[[str, float], bool]) -> list[str]:

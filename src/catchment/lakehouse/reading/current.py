@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from catchment.lakehouse.properties import BRONZE_SINCE, KEY
 from catchment.lakehouse.reading.bronze import Unreadable
 from catchment.lakehouse.reading.replay import Replay
 from catchment.lakehouse.sql import identifier
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
     from pyiceberg.types import StructType
 
     from catchment.lakehouse.reading.moment import TableSnapshot
-
-KEY_PROPERTY = "catchment.key"
-"""The table property that lists the key's columns, as JSON."""
-
-BRONZE_SINCE = "catchment.bronze-since"
-"""The table property that says before which moment changes are gone, once old ones were let go."""
 
 
 def relation(table: TableSnapshot) -> str:
@@ -43,7 +38,7 @@ def replay_of(table: TableSnapshot, changes: str) -> str:
     """
     after = row_type(table)
     types = {field.name: field.field_type for field in after.fields}
-    key = tuple(json.loads(table.properties.get(KEY_PROPERTY, "[]")))
+    key = tuple(json.loads(table.properties.get(KEY, "[]")))
     if not key or not types.keys() >= set(key):
         raise Unreadable(f"{table} has no key, so it has no current rows; query its changes in {table}")
     uncertain = [name for name in key if may_be_unrepresentable(types[name])]

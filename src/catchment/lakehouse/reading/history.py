@@ -10,16 +10,15 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from catchment.lakehouse.properties import KEY, KIND
 from catchment.lakehouse.reading.bronze import Unreadable
-from catchment.lakehouse.reading.current import KEY_PROPERTY, may_be_unrepresentable
+from catchment.lakehouse.reading.current import may_be_unrepresentable
 from catchment.lakehouse.reading.replay import source_column
 from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:
     from catchment.lakehouse.reading.moment import TableSnapshot
 
-KIND_PROPERTY = "catchment.kind"
-"""The table property that tells silver's tables apart: `silver`, `quarantine`, `versions`."""
 
 VERSIONS = "versions"
 
@@ -29,7 +28,7 @@ _SPAN = ("valid_from", "valid_to", "is_current")
 
 def history_name(table: TableSnapshot) -> str | None:
     """What the history of a versions table is called; None for other tables."""
-    if table.layer != "silver" or table.properties.get(KIND_PROPERTY) != VERSIONS:
+    if table.layer != "silver" or table.properties.get(KIND) != VERSIONS:
         return None
     return f"{table.name.removesuffix('_versions')}_history"
 
@@ -41,7 +40,7 @@ def relation(table: TableSnapshot) -> str:
     valid), `is_current`; these have a leading underscore where the table has columns of their names.
     """
     types = {field.name: field.field_type for field in table.schema.fields}
-    key = tuple(json.loads(table.properties.get(KEY_PROPERTY, "[]")))
+    key = tuple(json.loads(table.properties.get(KEY, "[]")))
     if not key or not types.keys() >= {*key, *_OF_A_CHANGE}:
         raise Unreadable(f"{table} is no table of versions: it lacks a key, or the columns of a change")
     columns = tuple(name for name in types if name not in _OF_A_CHANGE)

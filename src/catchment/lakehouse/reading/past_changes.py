@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from catchment.lakehouse.properties import TABLE
 from catchment.lakehouse.reading.bronze import Unreadable, relation
 from catchment.lakehouse.sql import literal, literals
 
@@ -138,7 +139,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _stream(lane: str, table: TableSnapshot) -> str | None:
     # The lane of a chunk: `<the stream's>/<table>/<chunk>`.
-    source = table.properties.get("catchment.table")
+    source = table.properties.get(TABLE)
     stream, found, _ = lane.partition(f"/{source}/") if source else (lane, "", "")
     return stream if found else None
 

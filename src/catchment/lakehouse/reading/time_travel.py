@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
+from catchment.lakehouse.properties import BRONZE_SINCE, KEY
 from catchment.lakehouse.reading import bronze, views
 from catchment.lakehouse.reading import history as history_view
 from catchment.lakehouse.reading.bronze import Unreadable
-from catchment.lakehouse.reading.current import BRONZE_SINCE, KEY_PROPERTY, replay_of, row_type
+from catchment.lakehouse.reading.current import replay_of, row_type
 from catchment.lakehouse.reading.past_changes import BRONZE_TIME, VERSIONS_TIME, PastChanges, spelled
 from catchment.lakehouse.sql import identifier, literal
 
@@ -131,7 +132,7 @@ class Past:
     def _show_rows(self, name: str) -> None:
         """`current` and `silver` of one source table."""
         silver = self._tables.get(("silver", name))
-        if silver is None and not json.loads(self._tables["bronze", name].properties.get(KEY_PROPERTY, "[]")):
+        if silver is None and not json.loads(self._tables["bronze", name].properties.get(KEY, "[]")):
             return
         targets = [f"current.{name}", *([f"silver.{name}"] if silver is not None else [])]
         if ("silver", f"{name}_quarantine") in self._tables:
@@ -263,7 +264,7 @@ class Past:
 
     def _is_whole(self, name: str, versions: TableSnapshot) -> bool:
         """Has the history a beginning of each row that there is or was? It may have been switched on late."""
-        key = ", ".join(identifier(one) for one in json.loads(versions.properties[KEY_PROPERTY]))
+        key = ", ".join(identifier(one) for one in json.loads(versions.properties[KEY]))
         every = bronze.relation(versions)
         # A row that came by a change of its key begins with the update that ended it under its old one.
         late, missing = self._connection.execute(f"""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from catchment.errors import ConfigError, SinkRefused
-from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.properties import BRONZE_SINCE, PINNED
 from catchment.lakehouse.recovery.rollback import (
     Target,
     held_at,
@@ -15,7 +15,7 @@ from catchment.lakehouse.recovery.rollback import (
     silver_table,
     was_at_source,
 )
-from catchment.lakehouse.recovery.snapshot_listing import PINNED, iso, moment
+from catchment.lakehouse.recovery.snapshot_listing import iso, moment
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.apart import bringing_up
 from catchment.lakehouse.table import LakeTable

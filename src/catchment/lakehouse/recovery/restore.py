@@ -26,10 +26,10 @@ from catchment.errors import ConfigError, SinkRefused
 from catchment.lakehouse.catalog import catalog_properties, local_path
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.lease import held
+from catchment.lakehouse.properties import PIPELINE
 from catchment.lakehouse.recovery.backup import Manifest, Name, catalog_file, opened, table_locations
 from catchment.lakehouse.recovery.catalog_swap import put_in_place
 from catchment.lakehouse.recovery.warehouse import TableState, Warehouse
-from catchment.lakehouse.writer import PIPELINE_PROPERTY
 from catchment.progress import Progress
 
 CAPTURED = "bronze"
@@ -122,7 +122,7 @@ class Restore:
             marker = state.marker if state is not None else None
             if state is None or marker is None or one.name[0] != CAPTURED:
                 continue
-            pipeline = state.metadata.properties.get(PIPELINE_PROPERTY, self.manifest.pipeline)
+            pipeline = state.metadata.properties.get(PIPELINE, self.manifest.pipeline)
             sinks = [key for key in kept if key[0] == pipeline] or [(pipeline, "iceberg")]
             for key in sinks:
                 kept[key] = kept.get(key, Progress()).join(marker)

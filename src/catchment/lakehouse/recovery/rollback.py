@@ -16,10 +16,8 @@ from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from catchment.errors import ConfigError, SinkRefused
-from catchment.lakehouse.committers import MARKER
-from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.properties import BRONZE_SINCE, KIND, MARKER, PINNED
 from catchment.lakehouse.recovery.snapshot_listing import (
-    PINNED,
     by_id,
     by_time,
     find,
@@ -38,7 +36,6 @@ from catchment.progress import Progress
 
 SILVER, QUARANTINE = "silver", "_quarantine"
 CLOCK_MICROSECONDS = 60_000_000
-KIND = "catchment.kind"
 
 _REFUSED = {
     "bronze": "{table} is not set back: bronze is what was captured, and what everything else is made from.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catchment.errors import ConfigError
 from catchment.lakehouse.catalog import catalog_errors
-from catchment.lakehouse.committers import MARKER
+from catchment.lakehouse.properties import MARKER, PINNED, TABLE
 from catchment.progress import Progress
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import Snapshot
 
 LAYERS = ("bronze", "silver", "gold")
-PINNED = "catchment.pinned"
-"""The table property that a rollback sets: merging leaves the table alone until it is resumed. Empty: not pinned."""
-SOURCE_TABLE = "catchment.table"
 
 Name = tuple[str, str]
 
@@ -97,7 +94,7 @@ def find(tables: dict[Name, dict[str, str]], wanted: str) -> list[Name]:
     exact = [name for name in tables if ".".join(name) == wanted]
     if exact:
         return exact
-    meant = [name for name, one in tables.items() if wanted in (name[1], one.get(SOURCE_TABLE))]
+    meant = [name for name, one in tables.items() if wanted in (name[1], one.get(TABLE))]
     if not meant:
         known = ", ".join(sorted(".".join(name) for name in tables)) or "none yet"
         raise ConfigError(f"There is no table {wanted} in the lake. Its tables: {known}.")
@@ -156,7 +153,7 @@ def _of(name: Name, metadata: TableMetadata) -> SnapshotsOfTable:
     ordered = sorted(metadata.snapshots, key=lambda one: one.sequence_number or 0)
     return SnapshotsOfTable(
         ".".join(name),
-        metadata.properties.get(SOURCE_TABLE),
+        metadata.properties.get(TABLE),
         bool(metadata.properties.get(PINNED)),
         tuple(_kept(one, one.snapshot_id == metadata.current_snapshot_id) for one in ordered),
     )

@@ -17,7 +17,7 @@ from pyiceberg.serializers import FromInputFile
 
 from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.commit_stamp import Stamp, stamp_of
-from catchment.lakehouse.committers import MARKER
+from catchment.lakehouse.properties import MARKER
 from catchment.progress import Progress
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from pyiceberg.table.snapshots import Snapshot
 
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors
-from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.manifests import Manifests
+from catchment.lakehouse.properties import KEY, MARKER
 from catchment.lakehouse.recovery.rollback import Target, files_at
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.layer import SilverLayer
-from catchment.lakehouse.silver.table import KEY_PROPERTY, SilverTable
+from catchment.lakehouse.silver.table import SilverTable
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.writer import LakeWriter, Name
 from catchment.progress import Progress
@@ -211,7 +211,7 @@ def bringing_up(writer: LakeWriter, name: str, start: Mapping[str, Target] | Non
     directory = Path(tempfile.mkdtemp(dir=place, prefix="apart-"))
     try:
         layer = SilverLayer(apart, writer.lakehouse, writer.directory)
-        key = json.loads(bronze.metadata.properties[KEY_PROPERTY])
+        key = json.loads(bronze.metadata.properties[KEY])
         silver = SilverTable(apart, bronze, key, directory, layer.plan(name), lambda task: task())
         with closing(silver):
             yield SilverApart(writer, silver, bronze, start)

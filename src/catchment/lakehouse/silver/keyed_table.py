@@ -21,8 +21,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 
 from catchment.errors import SinkRefused
-from catchment.lakehouse.catalog import local_path
-from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
+from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings, open_parquet
 from catchment.lakehouse.file_schema import Arrangement, file_schema
 from catchment.lakehouse.position_delete import Positions, read_position_deletes, write_position_deletes
 from catchment.lakehouse.silver.key_hash import SEED_BYTES, KeyHash, Keys
@@ -170,12 +169,12 @@ class KeyedTable:
 
     def keys_of(self, rows: pa.Table | pa.RecordBatch) -> Keys:
         """The keys of rows of this table; they have the key's columns and, where it matters, `_unrepresentable`."""
-        columns = [_whole(rows.column(name)) for name in self.key]
+        columns = [whole(rows.column(name)) for name in self.key]
         texts: list[pa.Array | None] = []
         for name, column in zip(self.key, columns, strict=True):
             uncertain = column.null_count and UNREPRESENTABLE in rows.schema.names and not self.hash.exact
             texts.append(
-                pc.map_lookup(_whole(rows.column(UNREPRESENTABLE)), query_key=name, occurrence="first")
+                pc.map_lookup(whole(rows.column(UNREPRESENTABLE)), query_key=name, occurrence="first")
                 if uncertain
                 else None
             )
@@ -523,10 +522,7 @@ class KeyedTable:
         return pa.concat_tables(parts)
 
     def _open_parquet(self, file: PlacedFile) -> pq.ParquetFile:
-        local = local_path(file.path)
-        if local is not None:
-            return pq.ParquetFile(str(local), memory_map=True)
-        return pq.ParquetFile(pa.PythonFile(self.lake.table.io.new_input(file.path).open(), mode="r"))
+        return open_parquet(self.lake.table.io, file.path, memory_map=True)
 
     def _there(self, reader: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
         if columns is None:
@@ -617,7 +613,8 @@ def seed(directory: Path) -> bytes:
     return file.read_bytes()
 
 
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """The column in one piece; not copied where it is one."""
     if isinstance(column, pa.ChunkedArray):
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return column

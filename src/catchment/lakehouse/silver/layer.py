@@ -10,12 +10,11 @@ from pathlib import Path
 from pyiceberg.types import StructType
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
-from catchment.lakehouse.reading.current import BRONZE_SINCE
+from catchment.lakehouse.properties import BRONZE_SINCE, KEY, MARKER
 from catchment.lakehouse.silver.keyed_table import KeyedTable
-from catchment.lakehouse.silver.table import KEY_PROPERTY, OUR_COLUMNS, SilverPlan, SilverTable, Submit
+from catchment.lakehouse.silver.table import OUR_COLUMNS, SilverPlan, SilverTable, Submit
 from catchment.lakehouse.table import LakeTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import Progress
@@ -64,7 +63,7 @@ class SilverLayer:
                 bronze = self._writer.existing(("bronze", name))
                 if bronze is None or not self._wanted(name):
                     return None
-                columns = key if key is not None else json.loads(bronze.metadata.properties.get(KEY_PROPERTY, "[]"))
+                columns = key if key is not None else json.loads(bronze.metadata.properties.get(KEY, "[]"))
                 if not columns or self._clash(name, bronze):
                     return None
                 if known is not None:
@@ -127,7 +126,7 @@ class SilverLayer:
         """Silver is behind bronze where it was just switched on, or where tables are committed one by one."""
         marker = bronze.metadata.properties.get(MARKER)
         held = silver.main.lake.metadata.properties.get(MARKER)
-        anew = json.loads(silver.main.lake.metadata.properties.get(KEY_PROPERTY, "[]")) != list(silver.key)
+        anew = json.loads(silver.main.lake.metadata.properties.get(KEY, "[]")) != list(silver.key)
         if marker is None or silver.pinned:
             return
         if marker == held and not anew:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from catchment.lakehouse.catalog import local_path
-from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement, file_schema
+from catchment.lakehouse.properties import KEY, KIND, MARKER, PINNED, PIPELINE, TABLE
+from catchment.lakehouse.silver.bronze_changes import bronze_changes
 from catchment.lakehouse.silver.fold import DELETE, READ, TRUNCATE, UPDATE, Fold, Indices, Mask, operations, stretches
 from catchment.lakehouse.silver.key_hash import Keys
-from catchment.lakehouse.silver.key_index import NOWHERE, Places
-from catchment.lakehouse.silver.keyed_table import UNREPRESENTABLE, KeyedTable
+from catchment.lakehouse.silver.key_index import NOWHERE
+from catchment.lakehouse.silver.keyed_table import UNREPRESENTABLE, KeyedTable, whole
+from catchment.lakehouse.silver.stored import Stored
 from catchment.lakehouse.silver.tombstones import Tombstones
 from catchment.lakehouse.silver.versions import VersionsTable, versions_schema
 from catchment.lakehouse.table import Change, Draft, LakeTable
@@ -42,9 +42,6 @@ from catchment.telemetry import LOGGER
 log = logging.getLogger(LOGGER)
 
 SILVER = "silver"
-KEY_PROPERTY = "catchment.key"
-KIND_PROPERTY = "catchment.kind"
-PINNED_PROPERTY = "catchment.pinned"
 SNAPSHOT_VERSION_PROPERTY = "catchment.snapshot-version"
 """The highest version of a snapshot row that was merged, in hex: later changes need no comparison."""
 
@@ -154,7 +151,7 @@ class SilverTable:
     @property
     def pinned(self) -> bool:
         """Was the table rolled back? Then it is left alone until it is resumed."""
-        return bool(self.main.lake.metadata.properties.get(PINNED_PROPERTY))
+        return bool(self.main.lake.metadata.properties.get(PINNED))
 
     @property
     def marker(self) -> Progress | None:
@@ -394,7 +391,7 @@ class SilverTable:
         fold = Fold(changes, self.key, self.main.keys_of)
         if chunk or pc.min(changes.column("_version")).as_py() <= self._snapshot_version:
             fold.drop(self._late(fold, chunk=chunk))
-        stored = _Stored(self, fold)
+        stored = Stored(self.tables, fold, self._miss)
         if self.versions is not None and not self._rebuilding:
             self.versions.append(fold, self._row_names(), stored.find)
         last = fold.last
@@ -419,11 +416,11 @@ class SilverTable:
             found = table.find(keys)
             known = np.flatnonzero(found != NOWHERE)
             if len(known):
-                held = _whole(table.take(found[known], ["_version"]).column(0))
+                held = whole(table.take(found[known], ["_version"]).column(0))
                 late[known] |= np.asarray(pc.greater(held, versions.take(pa.array(known))))
         return late
 
-    def _rows(self, fold: Fold, events: Indices, stored: _Stored) -> pa.RecordBatch:
+    def _rows(self, fold: Fold, events: Indices, stored: Stored) -> pa.RecordBatch:
         columns: dict[str, pa.Array] = {}
         for name in self._row_names():
             columns[name] = fold.key_column(name, events) if name in self.key else fold.after(name, events, stored.find)
@@ -474,7 +471,7 @@ class SilverTable:
             self._snapshots.clear()
             self._complete = True
 
-    def miss(self) -> None:
+    def _miss(self) -> None:
         """A value that a change did not send is not there; the snapshot that goes on will have it."""
         self._unresolved = True
 
@@ -517,11 +514,11 @@ class SilverTable:
         return list(self._shape.field("after").type.names)
 
     def _kind(self, kind: str) -> dict[str, str]:
-        return {KIND_PROPERTY: kind, KEY_PROPERTY: json.dumps(list(self.key))}
+        return {KIND: kind, KEY: json.dumps(list(self.key))}
 
     def _properties(self, kind: str) -> dict[str, str]:
         source = self._bronze.metadata.properties
-        kept = ("catchment.pipeline", "catchment.table")
+        kept = (PIPELINE, TABLE)
         return {
             **{name: source[name] for name in kept if name in source},
             **self._kind(kind),
@@ -548,108 +545,6 @@ class SilverTable:
         return VersionsTable(lake, self.key, followed, self._plan.settings)
 
 
-class _Stored:
-    """Rows as the table has them before a fold, where its changes did not send all values; read when asked for."""
-
-    def __init__(self, silver: SilverTable, fold: Fold) -> None:
-        self._silver = silver
-        self._fold = fold
-        self._roots: Indices | None = None
-        self._places: list[Places] = []
-        self._columns: dict[str, pa.Array] = {}
-
-    def find(self, events: Indices, name: str) -> pa.Array:
-        """A column's values before these events; NULL where there was no row."""
-        if self._roots is None:
-            self._roots = self._fold.roots()
-            keys = self._fold.keys(self._roots)
-            self._places = [table.find(keys) for table in self._silver.tables]
-            for places in self._places:
-                # A newer row of the key is another's: the one that is looked for was there before it.
-                places[self._fold.dropped[self._roots]] = NOWHERE
-            if (np.max(self._places, axis=0) == NOWHERE).any():
-                self._silver.miss()
-        if name not in self._columns:
-            self._columns[name] = self._read(name)
-        return self._columns[name].take(pa.array(np.searchsorted(self._roots, events)))
-
-    def _read(self, name: str) -> pa.Array:
-        pool, index, count = [], np.full(len(self._places[0]), -1, np.int64), 0
-        for table, places in zip(self._silver.tables, self._places, strict=True):
-            known = np.flatnonzero(places != NOWHERE)
-            pool.append(_whole(table.take(places[known], [name]).column(0)))
-            index[known] = count + np.arange(len(known))
-            count += len(known)
-        return pa.concat_arrays(pool).take(pa.array(index, mask=index < 0))
-
-
-def bronze_changes(
-    bronze: LakeTable, since: Progress | None, columns: Sequence[str] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Bronze's changes after `since`, in the order in which they were committed, a row group at a time.
-
-    Rows of lanes that `since` does not name (snapshot chunks) all come.
-    """
-    entries = sorted(bronze.manifests.data(), key=lambda one: one.sequence_number or 0)
-    wanted = file_schema(bronze.metadata.schema())
-    names = [field.name for field in wanted if columns is None or field.name in columns or field.name in _PLACED]
-    schema = pa.schema([wanted.field(name) for name in names])
-    for entry in entries:
-        local = local_path(entry.data_file.file_path)
-        reader = pq.ParquetFile(
-            str(local)
-            if local is not None
-            else pa.PythonFile(bronze.table.io.new_input(entry.data_file.file_path).open())
-        )
-        for group in range(reader.num_row_groups):
-            rows = reader.read_row_group(group, columns=[n for n in names if n in reader.schema_arrow.names])
-            if since is not None:
-                rows = rows.filter(pa.array(_after(rows, since)))
-            if rows.num_rows:
-                arrangement = _arranged(rows.schema, schema)
-                for batch in rows.combine_chunks().to_batches():
-                    yield arrangement(batch)
-
-
-_PLACED = ("_lane", "_position")
-
-
-def _after(rows: pa.Table, since: Progress) -> Mask:
-    lanes = rows.column("_lane")
-    new = np.ones(rows.num_rows, np.bool_)
-    for lane, position in since.positions.items():
-        mine = pc.equal(lanes, lane)
-        if pc.any(mine).as_py():
-            new &= ~np.asarray(pc.and_(mine, pc.less_equal(rows.column("_position"), pa.scalar(position, pa.binary()))))
-    return new
-
-
-def _arranged(have: pa.Schema, wanted: pa.Schema) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Brings batches of an older file into the columns that the table has now."""
-    if have.equals(wanted):
-        return lambda batch: batch
-    return lambda batch: pa.RecordBatch.from_arrays([_cast(batch, field) for field in wanted], schema=wanted)
-
-
-def _cast(batch: pa.RecordBatch, wanted: pa.Field) -> pa.Array:
-    if wanted.name not in batch.schema.names:
-        return pa.nulls(batch.num_rows, wanted.type)
-    return _as(batch.column(wanted.name), wanted.type)
-
-
-def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if column.type.equals(kind):
-        return column
-    if pa.types.is_struct(kind):
-        names = column.type.names
-        children = [
-            _as(pc.struct_field(column, one.name), one.type) if one.name in names else pa.nulls(len(column), one.type)
-            for one in kind
-        ]
-        return pa.StructArray.from_arrays(children, fields=list(kind), mask=column.is_null())
-    return column.cast(kind)
-
-
 def _finished(held: Progress) -> bool:
     """Is there a snapshot, and none that is still being read?"""
     return bool(held.chunks) and held.snapshots_finished
@@ -662,7 +557,3 @@ def _bare(schema: pa.Schema) -> pa.Schema:
 
 def _one(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -10,9 +10,9 @@ from pyiceberg.schema import Schema
 
 from catchment.change import ChangeBatch
 from catchment.errors import SinkRefused
-from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement
+from catchment.lakehouse.properties import KEY, MARKER, PIPELINE, SCHEMA_VERSION, TABLE
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema
@@ -34,10 +34,10 @@ def bronze_name(table: TableId) -> tuple[str, str]:
 def bronze_properties(pipeline: str, schema: TableSchema) -> dict[str, str]:
     """What a bronze table says of its source."""
     return {
-        "catchment.pipeline": pipeline,
-        "catchment.table": str(schema.table),
-        "catchment.key": json.dumps(list(schema.key)),
-        "catchment.schema-version": str(schema.version),
+        PIPELINE: pipeline,
+        TABLE: str(schema.table),
+        KEY: json.dumps(list(schema.key)),
+        SCHEMA_VERSION: str(schema.version),
     }
 
 

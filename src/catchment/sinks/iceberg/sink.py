@@ -12,10 +12,10 @@ from pathlib import Path
 
 from catchment.change import ChangeBatch
 from catchment.errors import SinkRefused, SinkUnavailable
-from catchment.lakehouse.committers import MARKER
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.maintenance.service import MaintenanceService
+from catchment.lakehouse.properties import MARKER
 from catchment.lakehouse.silver.layer import SilverLayer
 from catchment.lakehouse.silver.table import SilverTable
 from catchment.lakehouse.writer import LakeWriter
