@@ -7,6 +7,7 @@
 * `spark`: Spark 4.1 with Iceberg (`readers/spark.py`), one for the whole run, started when it is first asked.
 * `ministack`: AWS's stand-in, one for each test process, installed by the first test that asks for it.
 * `aws`: an account of its own on it, in `os.environ`; `aws.client("dynamodb")`, and `aws.environ` for subprocesses.
+* `kinesis_local`: the same, but its Kinesis is kinesis-local, whose shards can be split and merged.
 * `scans`: DuckDB with its Iceberg extension, and Polars (`readers/scans.py`), one process for the whole run.
 
 A server that is not installed skips its tests, visibly.
@@ -27,6 +28,7 @@ import pytest
 from psycopg import sql
 
 from aws.account import AwsAccount, account_number, enter
+from aws.kinesis_local import KinesisLocal
 from catchment.demo.account import server_account
 from catchment.demo.binaries import find_binaries, server_version
 from catchment.demo.ministack import MiniStack
@@ -142,6 +144,29 @@ def aws(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsAc
     ministack.start()  # a test may have killed it
     monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))  # a command that starts a stand-in finds it installed
     account = enter(monkeypatch, ministack.environ(account_number()))
+    yield account
+    account.close()
+
+
+@pytest.fixture(scope="session")
+def kinesis_server() -> Iterator[KinesisLocal]:
+    server = KinesisLocal(CACHE)
+    try:
+        server.install()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def kinesis_local(
+    ministack: MiniStack, kinesis_server: KinesisLocal, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[AwsAccount]:
+    variables = ministack.environ(account_number())
+    account = enter(monkeypatch, {**variables, "AWS_ENDPOINT_URL_KINESIS": kinesis_server.endpoint})
     yield account
     account.close()
 

@@ -49,7 +49,7 @@ class OwnEnvironment:
     @property
     def made(self) -> bool:
         """Is it there, whole?"""
-        return self._ready.exists()
+        return is_made(self.directory)
 
     def make(self, tell: Callable[[str], None] = say) -> Path:
         """Make it if it is not there, and return its interpreter.
@@ -57,54 +57,63 @@ class OwnEnvironment:
         Of several processes one makes it while the others wait. One that was killed half-way leaves nothing that
         is used: the next starts over. Raises `ConfigError` with pip's reason, mostly that no package index answers.
         """
-        if self.made:
-            return self.python
-        try:
-            self.directory.parent.mkdir(parents=True, exist_ok=True)
-            with self._alone(tell):
-                if not self.made:
-                    tell(f"Installing {self.name} into {self.directory}, once …")
-                    self._make()
-        except OSError as error:
-            raise ConfigError(
-                f"{self.name} could not be installed into {self.directory}: {error.strerror}. "
-                "Set XDG_CACHE_HOME to a directory that can be written."
-            ) from None
+        make_once(self.name, self.directory, self._make, tell)
         return self.python
 
-    @property
-    def _ready(self) -> Path:
-        return self.directory / "ready"
-
-    @contextmanager
-    def _alone(self, tell: Callable[[str], None]) -> Iterator[None]:
-        with self.directory.with_name(f"{self.directory.name}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                tell(f"Another process installs {self.name}; waiting for it …")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
     def _make(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)  # what a killed process left
-        self._run([sys.executable, "-m", "venv", str(self.directory)])
+        run(self.name, [sys.executable, "-m", "venv", str(self.directory)])
         pip = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-        self._run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(self._requirements)])
-        self._ready.touch()
+        run(self.name, [*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(self._requirements)])
 
-    def _run(self, command: Sequence[str]) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+def is_made(directory: Path) -> bool:
+    """Did `make_once` make it, whole?"""
+    return (directory / "ready").exists()
+
+
+def make_once(name: str, directory: Path, make: Callable[[], None], tell: Callable[[str], None] = say) -> None:
+    """Make a directory by `make`, if it is not there whole. Raises `ConfigError` when it cannot be written."""
+    if is_made(directory):
+        return
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(name, directory, tell):
+            if not is_made(directory):
+                tell(f"Installing {name} into {directory}, once …")
+                shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
+                make()
+                (directory / "ready").touch()
+    except OSError as error:
+        raise ConfigError(
+            f"{name} could not be installed into {directory}: {error.strerror}. "
+            "Set XDG_CACHE_HOME to a directory that can be written."
+        ) from None
+
+
+def run(name: str, command: Sequence[str], directory: Path | None = None) -> None:
+    """Run an installer's command. Raises `ConfigError` with its reason."""
+    kept = {variable: value for variable, value in os.environ.items() if not variable.startswith("PYTHON")}
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=INSTALL_SECONDS, env=kept, cwd=directory
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{name} could not be installed in {INSTALL_SECONDS} seconds; try again.") from None
+    if done.returncode != 0:
+        words = (done.stderr + done.stdout).strip().splitlines()
+        telling = [line for line in words if "error" in line.lower()] or words
+        raise ConfigError(
+            f"{name} could not be installed: {' / '.join(telling[-2:])[:500]} "
+            "It needs a package index that can be reached, this first time only."
+        )
+
+
+@contextmanager
+def _alone(name: str, directory: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
         try:
-            done = subprocess.run(
-                command, check=False, capture_output=True, text=True, timeout=INSTALL_SECONDS, env=kept
-            )
-        except subprocess.TimeoutExpired:
-            raise ConfigError(f"{self.name} could not be installed in {INSTALL_SECONDS} seconds; try again.") from None
-        if done.returncode != 0:
-            words = (done.stderr + done.stdout).strip().splitlines()
-            telling = [line for line in words if "error" in line.lower()] or words
-            raise ConfigError(
-                f"{self.name} could not be installed: {' / '.join(telling[-2:])[:500]} "
-                "It needs a package index that pip can reach, this first time only."
-            )
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell(f"Another process installs {name}; waiting for it …")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
