@@ -117,6 +117,11 @@ def clean_value(value: object, path: str = "", types: Types | None = None) -> st
     stays empty, the text alone restores the value.
     Raises `MalformedValue`.
     """
+    if type(value) is dict and len(value) == 1:  # what most values are, without a further call
+        if type(text := value.get("S")) is str:
+            return quote(text)
+        if type(text := value.get("N")) is str and text[:1] != "-" and JSON_NUMBER.fullmatch(text):
+            return text
     return _clean(value, path, {} if types is None else types, 0)
 
 
@@ -126,7 +131,7 @@ def clean_item(item: object, types: Types | None = None) -> str:
 
 
 def _clean(value: object, path: str, types: Types, depth: int) -> str:
-    if not isinstance(value, Mapping) or len(value) != 1:
+    if not isinstance(value, dict) or len(value) != 1:
         raise MalformedValue("a value is not an object with one type letter", path)
     if depth > DEEPEST:
         raise MalformedValue(f"nested deeper than {DEEPEST} levels", "/" + path.split("/")[1])
@@ -177,7 +182,7 @@ def _null(content: object, path: str, types: Types, depth: int) -> str:
 
 
 def _map(content: object, path: str, types: Types, depth: int) -> str:
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         raise MalformedValue("an M is not an object", path)
     members = [
         f"{quote(name)}:{_clean(value, pointer(path, name), types, depth + 1)}" for name, value in content.items()

@@ -68,13 +68,13 @@ def parse_record(document: object) -> StreamRecord:
     Typed values are not looked into; `dynamodb_json` does that when they are used.
     Raises `PoisonRecord` when it is not a change record.
     """
-    if not isinstance(document, Mapping):
+    if not isinstance(document, dict):
         raise PoisonRecord("the record is not a JSON object")
     change = document.get("dynamodb")
-    if not isinstance(change, Mapping):
+    if not isinstance(change, dict):
         raise PoisonRecord("the record has no member dynamodb that is an object")
     name = document.get("eventName", UNKNOWN)
-    if name not in EVENT_NAMES and name != UNKNOWN:
+    if not isinstance(name, str) or (name not in EVENT_NAMES and name != UNKNOWN):
         raise PoisonRecord("eventName is not INSERT, MODIFY or REMOVE")
     arn = _text(document, "eventSourceARN")
     table, label = arn_parts(arn) if arn else (None, None)
@@ -107,13 +107,13 @@ def _text(members: Mapping[str, Any], name: str) -> str | None:
 
 def _image(change: Mapping[str, Any], name: str) -> Item | None:
     image = change.get(name)
-    if image is None or isinstance(image, Mapping):
+    if image is None or isinstance(image, dict):
         return image
     raise PoisonRecord(f"dynamodb.{name} is not an object")
 
 
 def _service(identity: object) -> str | None:
-    if not isinstance(identity, Mapping):
+    if not isinstance(identity, dict):
         raise PoisonRecord("userIdentity is not an object")
     kind = identity.get("type", identity.get("Type"))
     principal = identity.get("principalId", identity.get("PrincipalId"))
