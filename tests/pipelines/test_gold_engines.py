@@ -197,7 +197,7 @@ class Engines:
 
     def spark(self, model: Model) -> pa.Table:
         # Temporary views have no namespace; all else is as it is printed.
-        sql = re.sub(r"\b(silver|gold)\.(\w+)", r"\1_\2", transpile(model, Dialect.SPARK))
+        sql = re.sub(r"\b(bronze|silver|gold)\.(\w+)", r"\1_\2", transpile(model, Dialect.SPARK))
         return self._spark.sql(sql)
 
     def compare(self, model: Model) -> int:
