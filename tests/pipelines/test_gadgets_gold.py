@@ -57,7 +57,7 @@ def order(number: int, at: datetime | None, product: str | None = "Laptop", **ch
 
 def orders() -> list[dict[str, Any]]:
     """Two products for half an hour, steadily; Laptops peak in minute 20 and Phones drop in minute 25."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for minute in range(30):
         at = START + timedelta(minutes=minute)
         for product in ("Laptop", "Phone"):
