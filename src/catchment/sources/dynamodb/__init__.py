@@ -1,0 +1,1 @@
+"""The DynamoDB source: a table's items, and then its stream."""

@@ -1,0 +1,1 @@
+"""The Kinesis source: change records of DynamoDB tables in a data stream."""
