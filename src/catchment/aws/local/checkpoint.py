@@ -1,0 +1,112 @@
+"""How far a runner has come, in one small file: replaced whole, fsynced, and held by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from catchment.errors import Fatal, LeaseHeld
+
+
+class Checkpoint:
+    """The positions of one runner, in `<directory>/<name>.json`. Raises `LeaseHeld` while another process has it."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / f"{name}.json"
+        self._lock = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise LeaseHeld(
+                f"Another process runs {name} with {directory}. Stop it, or give another --state."
+            ) from None
+
+    def read(self) -> dict[str, Any]:
+        """What was written last; empty at first."""
+        try:
+            document = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise Fatal(f"{self.path} is not a checkpoint. Move it away to begin anew.") from error
+        return dict(document)
+
+    def write(self, document: Mapping[str, Any]) -> None:
+        """Replace it. It is durable when this returns, and whole whatever happens."""
+        beside = self.path.with_suffix(".new")
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self.path)
+        sync_directory(self.path.parent)
+
+    def close(self) -> None:
+        """Let another process have it. May be called twice."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def sync_directory(path: Path) -> None:
+    """Make a directory's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(slots=True)
+class _Page:
+    places: Mapping[str, str]
+    left: int
+
+
+class Pages:
+    """How far a source is done with, though the records of its pages are delivered in any order.
+
+    It may be resumed after a page only when all pages before it are done too.
+    """
+
+    def __init__(self) -> None:
+        self._pages: deque[_Page] = deque()
+        self._first = 0
+        self.outstanding = 0
+        """Records of pages that were begun and are not done with."""
+
+    def begin(self, places: Mapping[str, str], records: int) -> int:
+        """A page of so many records was read; `places` is where the source is resumed after it. Gives its number."""
+        self._pages.append(_Page(places, records))
+        self.outstanding += records
+        return self._first + len(self._pages) - 1
+
+    def done(self, page: int, records: int = 1) -> None:
+        """So many more records of a page are where they must be."""
+        self._pages[page - self._first].left -= records
+        self.outstanding -= records
+
+    def settled(self) -> Mapping[str, str] | None:
+        """Where the source may be resumed now; None when that has not moved since it was asked last."""
+        places = None
+        while self._pages and self._pages[0].left == 0:
+            places = self._pages.popleft().places
+            self._first += 1
+        return places

@@ -1,0 +1,85 @@
+"""boto3's clients, with credentials, region and endpoint from the environment only."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
+
+Result = TypeVar("Result")
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 5.0
+_THROTTLED = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ThrottlingException",
+        "Throttling",
+        "RequestLimitExceeded",
+        "LimitExceededException",
+        "SlowDown",
+        "KMSThrottlingException",
+        "TooManyRequestsException",
+        "InternalFailure",
+        "InternalServerError",
+        "InternalError",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+    }
+)
+
+
+def client(service: str, region: str | None = None) -> Any:
+    """A client of one AWS service. Raises `ConfigError` when boto3 or the region is missing."""
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        raise ConfigError("boto3 is missing: install catchment[aws].") from None
+    settings = Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=70)
+    try:
+        return boto3.session.Session().client(service, region_name=region, config=settings)
+    except BotoCoreError as error:
+        raise ConfigError(f"No client for AWS {service}: {error} Set AWS_REGION and credentials.") from error
+
+
+def throttled(code: str) -> bool:
+    """Does this error code say: the same call later?"""
+    return code in _THROTTLED
+
+
+def patiently(call: Callable[[], Result], what: str, stop: threading.Event, retried: Callable[[], None]) -> Result:
+    """The answer of a call, which is made again while the service is away or throttles.
+
+    what: names the call in messages ("PutObject to gadget-sales-data"). retried: is told of each repetition.
+    Raises `SinkRefused` when trying again will not help, `SinkUnavailable` when `stop` is set before it was answered.
+    """
+    from botocore.exceptions import BotoCoreError as AnyBotoCoreError
+    from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError
+
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return call()
+        except ClientError as error:
+            code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if not throttled(code) and status < 500:
+                raise SinkRefused(f"{what} was refused: {code}. Check that it exists and that we may.") from error
+            reason = code
+        except (NoCredentialsError, ParamValidationError) as error:
+            raise SinkRefused(f"{what} cannot be asked for: {type(error).__name__}. Check the credentials.") from error
+        except AnyBotoCoreError as error:
+            reason = type(error).__name__
+        retried()
+        if stop.wait(pause):
+            raise SinkUnavailable(f"{what} was not answered before the end: {reason}.")
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def now_ms() -> int:
+    """Milliseconds of now, UTC."""
+    return time.time_ns() // 1_000_000

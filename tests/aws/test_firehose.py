@@ -1,0 +1,278 @@
+"""The Firehose runner, on real S3 and Kinesis of the stand-in."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from aws.account import AwsAccount
+from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running
+from catchment.aws.local.checkpoint import Pages
+from catchment.aws.local.counters import RunnerSnapshot
+from catchment.aws.local.delivery_stream import DeliveryStreamConfig
+from catchment.aws.local.error_output import failed_records
+from catchment.aws.local.firehose import Firehose
+from catchment.errors import ConfigError, LeaseHeld, SinkRefused
+
+NAME = "gadget-sales-delivery"
+HANDLERS = "aws.transforms"
+OBJECT = re.compile(
+    rf"\d{{4}}/\d\d/\d\d/\d\d/{NAME}-1-\d{{4}}-\d\d-\d\d-\d\d-\d\d-\d\d-[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}"
+)
+
+
+@pytest.fixture
+def bucket(aws: AwsAccount) -> AwsAccount:
+    make_bucket(aws)
+    return aws
+
+
+@pytest.fixture
+def stream(bucket: AwsAccount) -> AwsAccount:
+    make_stream(bucket)
+    return bucket
+
+
+def config(aws: AwsAccount, **values: Any) -> DeliveryStreamConfig:
+    given = {"name": NAME, "bucket": bucket_of(aws), "buffer_seconds": 0.2, **values}
+    return DeliveryStreamConfig.checked(given, "test")
+
+
+def lines(*numbers: int) -> list[bytes]:
+    return [json.dumps({"n": number}).encode() + b"\n" for number in numbers]
+
+
+def until_idle(aws: AwsAccount, state: Path, **values: Any) -> RunnerSnapshot:
+    return Firehose(config(aws, stream=STREAM, **values), state).run(threading.Event(), idle_seconds=0.6)
+
+
+def test_what_comes_from_kinesis_is_in_s3_once(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(*range(1000)))
+    done = until_idle(stream, tmp_path)
+    put(stream, *lines(*range(1000, 1010)))
+    again = until_idle(stream, tmp_path)
+    found = objects(stream)
+    assert all(OBJECT.fullmatch(key) for key in found)
+    numbers = [json.loads(line)["n"] for body in found.values() for line in body.splitlines()]
+    assert sorted(numbers) == list(range(1010))
+    assert (done.read, done.put, again.read, again.put) == (1000, 1000, 10, 10)
+    assert done.objects + again.objects == len(found)
+    assert done.bytes == sum(map(len, lines(*range(1000))))
+    assert done.latency_p99_ms is not None
+
+
+def test_gzip_is_said_in_name_and_header(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1, 2))
+    until_idle(stream, tmp_path, compression="GZIP", prefix="raw-")
+    (key,) = stream.client("s3").list_objects_v2(Bucket=bucket_of(stream))["Contents"]
+    assert re.fullmatch("raw-" + OBJECT.pattern + r"\.gz", key["Key"])
+    head = stream.client("s3").head_object(Bucket=bucket_of(stream), Key=key["Key"])
+    assert head["ContentEncoding"] == "gzip"
+    assert b"".join(objects(stream).values()) == b"".join(sorted(lines(1, 2)))
+
+
+def test_a_full_buffer_does_not_wait(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *[b"x" * 1023 + b"\n"] * 300)
+    done = until_idle(stream, tmp_path, buffer_mib=0.125, buffer_seconds=2)
+    assert done.objects == 3
+    assert sorted(len(body) for body in objects(stream).values()) == [44 * 1024, 128 * 1024, 128 * 1024]
+
+
+def test_one_bad_record_takes_no_other_with_it(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1, 2), b"poison", b"drop me", *lines(3))
+    done = until_idle(
+        stream,
+        tmp_path,
+        function=f"{HANDLERS}:picky",
+        prefix="sales/",
+        error_prefix="errors/!{firehose:error-output-type}/!{timestamp:yyyy}/",
+    )
+    assert (done.read, done.put, done.failed, done.dropped) == (5, 3, 1, 1)
+    good = b"".join(objects(stream, "sales/").values())
+    assert sorted(good.splitlines(keepends=True)) == lines(1, 2, 3)
+    ((key, body),) = objects(stream, "errors/").items()
+    assert key.startswith(f"errors/processing-failed/{time.gmtime().tm_year}/{NAME}-1-")
+    document = json.loads(body)
+    assert body.endswith(b"\n")
+    assert base64.b64decode(document.pop("rawData")) == b"poison"
+    assert isinstance(document.pop("arrivalTimestamp"), int)
+    assert isinstance(document.pop("attemptEndingTimestamp"), int)
+    assert document.pop("lambdaARN").startswith("arn:aws:lambda:")
+    assert document == {
+        "errorCode": "Lambda.ProcessingFailedStatus",
+        "errorMessage": "ProcessingFailed status set for record",
+        "attemptsMade": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "attempts", "good"),
+    [
+        ("broken", "Lambda.FunctionError", 4, 0),
+        ("silent", "Lambda.MissingRecordId", 1, 2),
+        ("twice", "Lambda.DuplicatedRecordId", 1, 2),
+        ("without_data", "Lambda.InvalidReturnFormat", 1, 2),
+        ("nothing", "Lambda.MissingRecordId", 1, 0),
+        ("too_much", "Lambda.FunctionError", 4, 0),
+    ],
+)
+def test_each_way_to_fail_has_its_code(
+    handler: str, code: str, attempts: int, good: int, stream: AwsAccount, tmp_path: Path
+) -> None:
+    put(stream, b"poison", *lines(1, 2))
+    done = until_idle(stream, tmp_path, function=f"{HANDLERS}:{handler}", error_prefix="errors/")
+    assert (done.put, done.failed) == (good, 3 - good)
+    failed = [
+        json.loads(line) for body in objects(stream, "errors/processing-failed/").values() for line in body.splitlines()
+    ]
+    assert {one["errorCode"] for one in failed} == {code}
+    assert {one["attemptsMade"] for one in failed} == {attempts}
+    assert done.retried == attempts - 1
+    assert b"poison" in [one.data for one in failed_records(json.dumps(one).encode() for one in failed)]
+
+
+def test_a_function_that_recovers_loses_nothing(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1))
+    done = until_idle(stream, tmp_path, function=f"{HANDLERS}:third_time")
+    assert (done.put, done.failed, done.retried) == (1, 0, 2)
+
+
+def test_records_go_apart_by_the_keys_that_the_function_gives(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1, 2, 3, 4), b"poison")
+    done = until_idle(
+        stream,
+        tmp_path,
+        function=f"{HANDLERS}:by_parity",
+        dynamic_partitioning=True,
+        prefix="by/parity=!{partitionKeyFromLambda:parity}/",
+        error_prefix="errors/!{firehose:error-output-type}/",
+    )
+    assert done.put == 4
+    assert b"".join(objects(stream, "by/parity=odd/").values()).count(b"\n") == 2
+    assert b"".join(objects(stream, "by/parity=even/").values()).count(b"\n") == 2
+    (body,) = objects(stream, "errors/processing-failed/").values()
+    assert json.loads(body)["errorCode"] == "DynamicPartitioning.MetadataExtractionFailed"
+
+
+def test_too_many_partitions_at_once_go_to_the_error_output(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1, 2, 3))
+    until_idle(
+        stream,
+        tmp_path,
+        function=f"{HANDLERS}:by_number",
+        dynamic_partitioning=True,
+        active_partitions=2,
+        buffer_seconds=2,
+        prefix="by/!{partitionKeyFromLambda:n}/",
+        error_prefix="errors/!{firehose:error-output-type}/",
+    )
+    assert len(objects(stream, "by/")) == 2
+    assert len(objects(stream, "errors/activePartitionExceeded/")) == 1
+
+
+def test_direct_put_is_kept_before_it_is_answered(bucket: AwsAccount, tmp_path: Path) -> None:
+    firehose = Firehose(config(bucket, buffer_seconds=900), tmp_path)
+    with running(firehose):
+        client = boto3.client("firehose", endpoint_url=firehose.endpoint)
+        client.put_record(DeliveryStreamName=NAME, Record={"Data": lines(0)[0]})
+        answer = client.put_record_batch(
+            DeliveryStreamName=NAME, Records=[{"Data": one} for one in lines(*range(1, 500))]
+        )
+        assert (answer["FailedPutCount"], len(answer["RequestResponses"])) == (0, 499)
+        with pytest.raises(client.exceptions.ClientError, match="1 to 500"):
+            client.put_record_batch(DeliveryStreamName=NAME, Records=[{"Data": b"x"}] * 501)
+        with pytest.raises(client.exceptions.ResourceNotFoundException):
+            client.put_record(DeliveryStreamName="other", Record={"Data": b"x"})
+        journal = b"".join(path.read_bytes() for path in tmp_path.rglob("*.ndjson"))
+        assert journal.count(b"\n") == 500
+    numbers = [json.loads(line)["n"] for body in objects(bucket).values() for line in body.splitlines()]
+    assert sorted(numbers) == list(range(500))
+
+
+def test_a_stream_that_was_made_anew_is_read_from_its_start(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1))
+    until_idle(stream, tmp_path)
+    kinesis = stream.client("kinesis")
+    kinesis.delete_stream(StreamName=STREAM)
+    kinesis.get_waiter("stream_not_exists").wait(StreamName=STREAM)
+    kinesis.create_stream(StreamName=STREAM, ShardCount=2)
+    kinesis.get_waiter("stream_exists").wait(StreamName=STREAM)
+    put(stream, *lines(2))
+    done = until_idle(stream, tmp_path)
+    assert done.put == 1
+    assert "anew" in done.note
+
+
+def test_one_runner_at_a_time_has_the_state(stream: AwsAccount, tmp_path: Path) -> None:
+    with running(Firehose(config(stream, stream=STREAM), tmp_path)), pytest.raises(LeaseHeld):
+        Firehose(config(stream, stream=STREAM), tmp_path)
+
+
+def test_a_bucket_that_is_not_there_ends_the_run(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1))
+    with pytest.raises(SinkRefused, match="NoSuchBucket"):
+        Firehose(config(stream, stream=STREAM, bucket="another"), tmp_path).run(threading.Event())
+
+
+def test_a_stream_that_is_described_runs_as_it_is_described(stream: AwsAccount, tmp_path: Path) -> None:
+    role = "arn:aws:iam::000000000000:role/firehose"
+    arn = stream.client("kinesis").describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamARN"]
+    stream.client("firehose").create_delivery_stream(
+        DeliveryStreamName=NAME,
+        DeliveryStreamType="KinesisStreamAsSource",
+        KinesisStreamSourceConfiguration={"KinesisStreamARN": arn, "RoleARN": role},
+        ExtendedS3DestinationConfiguration={
+            "RoleARN": role,
+            "BucketARN": f"arn:aws:s3:::{bucket_of(stream)}",
+            "Prefix": "sales/!{timestamp:yyyy}/",
+            "ErrorOutputPrefix": "errors/!{firehose:error-output-type}/",
+            "BufferingHints": {"SizeInMBs": 64, "IntervalInSeconds": 60},
+            "CompressionFormat": "GZIP",
+            "ProcessingConfiguration": {
+                "Enabled": True,
+                "Processors": [
+                    {
+                        "Type": "Lambda",
+                        "Parameters": [
+                            {"ParameterName": "LambdaArn", "ParameterValue": "arn:aws:lambda:us-east-1:1:function:f"},
+                            {"ParameterName": "BufferSizeInMBs", "ParameterValue": "0.5"},
+                        ],
+                    }
+                ],
+            },
+        },
+    )
+    found = DeliveryStreamConfig.described(NAME, {"buffer_seconds": 0.2})
+    assert found.stream == arn
+    assert found.arn
+    assert (found.bucket, found.compression, found.buffer_mib, found.buffer_seconds) == (
+        bucket_of(stream),
+        "GZIP",
+        64,
+        0.2,
+    )
+    assert (found.function, found.function_buffer_mib) == ("arn:aws:lambda:us-east-1:1:function:f", 0.5)
+    assert found.function_buffer_seconds == 60
+    with pytest.raises(ConfigError, match="cannot be described"):
+        DeliveryStreamConfig.described("another")
+
+
+def test_pages_settle_in_order() -> None:
+    pages = Pages()
+    first, second = pages.begin({"a": "1"}, 2), pages.begin({"a": "1", "b": "7"}, 1)
+    pages.done(second)
+    assert pages.settled() is None
+    pages.done(first, 2)
+    assert pages.settled() == {"a": "1", "b": "7"}
+    assert (pages.settled(), pages.outstanding) == (None, 0)
+    third = pages.begin({"a": "2"}, 1)
+    pages.done(third)
+    assert pages.settled() == {"a": "2"}
