@@ -17,7 +17,6 @@ Source: Amazon Data Firehose developer guide, "Transform source data"; Lambda qu
 
 from __future__ import annotations
 
-import binascii
 import json
 import logging
 import os
@@ -106,7 +105,7 @@ def _answer(
 def _clean(record: Mapping[str, Any], cleaner: RecordCleaner) -> CleanRecord | None:
     try:
         data = a2b_base64(record["data"], strict_mode=True)
-    except (binascii.Error, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         raise PoisonRecord("data is not base64") from None
     arrived_at = record.get("approximateArrivalTimestamp")
     return cleaner.of_data(data, arrived_at * 1000 if type(arrived_at) is int else None)
