@@ -33,7 +33,6 @@ __all__ = [
     "event_form",
     "json_number",
     "parse_json",
-    "plain_text",
     "pointer",
     "quote",
     "restore_item",
@@ -237,13 +236,8 @@ def restore_value(clean: object, types: Mapping[str, str], path: str = "") -> di
 
     clean: read by `parse_json`. types: the letters by JSON pointer. Raises `MalformedValue` when they do not fit.
     """
-    letter = types.get(path)
-    if letter in ("SS", "NS", "BS") and isinstance(clean, list):
-        return {letter: [str(one) for one in clean]}
-    if letter == "B" and isinstance(clean, str):
-        return {"B": clean}
-    if letter is not None:
-        raise MalformedValue(f"is noted as {letter} and is something else", path)
+    if (letter := types.get(path)) is not None:
+        return {letter: _noted(clean, letter, path)}
     if isinstance(clean, NumberText):
         return {"N": str(clean)}
     if isinstance(clean, str):
@@ -259,22 +253,19 @@ def restore_value(clean: object, types: Mapping[str, str], path: str = "") -> di
     raise MalformedValue("a number did not come through parse_json", path)
 
 
+def _noted(clean: object, letter: str, path: str) -> object:
+    """The content of a B or a set."""
+    if letter == "B" and type(clean) is str:
+        return clean
+    member = {"SS": str, "NS": NumberText, "BS": str}.get(letter)
+    if isinstance(clean, list) and all(type(one) is member for one in clean):
+        return [str(one) for one in clean]
+    raise MalformedValue(f"is noted as {letter} and is something else", path)
+
+
 def restore_item(clean: Mapping[str, Any], types: Mapping[str, str], path: str = "") -> dict[str, Any]:
     """The item of which `clean_item` made this; as `restore_value`."""
     return {name: restore_value(value, types, pointer(path, name)) for name, value in clean.items()}
-
-
-def plain_text(value: object) -> str:
-    """The JSON text of what `parse_json` read, on one line, with the numbers' own digits."""
-    if isinstance(value, NumberText):
-        return value
-    if isinstance(value, str):
-        return quote(value)
-    if isinstance(value, Mapping):
-        return f"{{{','.join([f'{quote(name)}:{plain_text(one)}' for name, one in value.items()])}}}"
-    if isinstance(value, list):
-        return f"[{','.join([plain_text(one) for one in value])}]"
-    return "null" if value is None else "true" if value is True else "false"
 
 
 def dynamodb_text(value: object) -> str:
