@@ -78,6 +78,8 @@ resource "aws_glue_catalog_table" "changes" {
 
     ser_de_info {
       serialization_library = "org.openx.data.jsonserde.JsonSerDe"
+      # A line that is none becomes a row of NULLs, instead of failing every query.
+      parameters = { "ignore.malformed.json" = "TRUE" }
     }
 
     dynamic "columns" {

@@ -1,0 +1,195 @@
+"""The gadgets' infrastructure: valid, least-privileged, made on the stand-in; the pipeline runs on what was made.
+
+MiniStack makes all of it. It forgets some of what it is told (tags, an alarm's period), so a second plan is not empty
+there; and carries nothing through the pipe, so `catchment aws pipe` does. Made once for this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aws.account import AwsAccount, account_number, enter
+from aws.terraform import MODULE, NoTerraformError, Terraform, find_terraform
+from catchment.aws.bundle import bundle
+from catchment.demo.ministack import MiniStack
+
+READ_ONLY_WITHOUT_ARN: frozenset[str] = frozenset()
+"""Actions that AWS allows on `*` only. There are none."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was applied: Terraform, the account it is in, what was made of it, and what was planned."""
+
+    terraform: Terraform
+    account: AwsAccount
+    outputs: dict[str, Any]
+    resources: dict[str, dict[str, Any]]
+    planned: dict[str, dict[str, Any]]
+
+
+def terraform_in(directory: Path, environ: dict[str, str]) -> Terraform:
+    try:
+        made = Terraform(directory, environ)
+    except NoTerraformError as error:
+        pytest.skip(str(error))
+    made.run("init", "-input=false", "-no-color")
+    return made
+
+
+@pytest.fixture(scope="module")
+def made(ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    directory = tmp_path_factory.mktemp("terraform")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        account = enter(monkeypatch, ministack.environ(account_number()))
+        terraform = terraform_in(directory, account.environ)
+        bundle(directory / "transform.zip")
+        variables = (f"-var=lambda_zip={directory / 'transform.zip'}", "-var=stand_in=true", "-var=protect=false")
+        terraform.run("plan", "-out=plan", "-input=false", "-no-color", *variables)
+        terraform.run("apply", "-input=false", "-no-color", "plan")
+        yield Made(terraform, account, terraform.outputs(), terraform.resources(), terraform.resources("plan"))
+        account.close()
+
+
+def test_the_sources_are_formatted() -> None:
+    try:
+        program = find_terraform()
+    except NoTerraformError as error:
+        pytest.skip(str(error))
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    done = subprocess.run(
+        [program, "fmt", "-check", "-diff"], cwd=MODULE, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_it_is_valid_and_refuses_what_breaks_a_promise_before_anything_is_made(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    terraform = terraform_in(tmp_path, environ | {"AWS_REGION": "us-east-1"})
+    terraform.run("validate", "-no-color")
+    bundle(tmp_path / "transform.zip")
+    slow = terraform.run(
+        "plan",
+        "-input=false",
+        "-no-color",
+        f"-var=lambda_zip={tmp_path / 'transform.zip'}",
+        "-var=delivery_window_seconds=60",
+        check=False,
+    )
+    assert slow.returncode != 0
+    assert "must stay below 55" in " ".join(slow.stderr.split())
+
+
+def test_every_variable_and_output_is_described() -> None:
+    for name in ("variables.tf", "outputs.tf"):
+        text = (MODULE / name).read_text()
+        assert text.count("description") == text.count('variable "') + text.count('output "'), name
+    readme = (MODULE / "README.md").read_text()
+    for line in (MODULE / "variables.tf").read_text().splitlines():
+        if line.startswith("variable"):
+            assert f"`{line.split(chr(34))[1]}`" in readme
+
+
+def test_what_is_made_has_the_names_of_the_example(made: Made) -> None:
+    expected = {
+        "table_name": "OrderTable",
+        "stream_name": "gadget-sales-stream",
+        "delivery_name": "gadget-sales-delivery",
+        "function_name": "gadget-sales-transform",
+        "bucket": "gadget-sales-data",
+        "database": "gadgets_sales_db",
+    }
+    assert {name: made.outputs[name] for name in expected} == expected
+    assert made.outputs["latency_seconds"] < 55
+
+
+def test_the_table_has_a_stream_with_both_images(made: Made) -> None:
+    table = made.account.client("dynamodb").describe_table(TableName="OrderTable")["Table"]
+    assert table["StreamSpecification"] == {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    assert table["LatestStreamArn"] == made.outputs["table_stream_arn"]
+
+
+def test_the_pipe_goes_from_the_stream_to_kinesis_by_order(made: Made) -> None:
+    pipe = made.resources["aws_pipes_pipe.changes"]
+    assert pipe["source"] == made.outputs["table_stream_arn"]
+    assert pipe["target"].endswith(f"stream/{made.outputs['stream_name']}")
+    # The stand-in forgets a pipe's parameters, so they are looked up in the plan.
+    planned = made.planned["aws_pipes_pipe.changes"]
+    (target,) = planned["target_parameters"]
+    assert target["kinesis_stream_parameters"] == [{"partition_key": "$.dynamodb.Keys.orderid.S"}]
+    (source,) = planned["source_parameters"]
+    (read,) = source["dynamodb_stream_parameters"]
+    assert read["starting_position"] == "TRIM_HORIZON"
+    assert read["on_partial_batch_item_failure"] == "AUTOMATIC_BISECT"
+    assert len(read["dead_letter_config"]) == 1
+
+
+def test_firehose_transforms_and_buckets_are_private(made: Made) -> None:
+    (delivery,) = made.account.client("firehose").describe_delivery_stream(DeliveryStreamName="gadget-sales-delivery")[
+        "DeliveryStreamDescription"
+    ]["Destinations"]
+    told = delivery["ExtendedS3DestinationDescription"]
+    assert told["ProcessingConfiguration"]["Enabled"] is True
+    assert told["CompressionFormat"] == "GZIP"
+    assert told["ErrorOutputPrefix"].startswith("errors/!{firehose:error-output-type}/")
+    s3 = made.account.client("s3")
+    for bucket in ("gadget-sales-data", "gadget-sales-data-query-results"):
+        assert set(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values()) == {True}
+        (rule,) = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+        assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+
+
+def test_the_error_prefix_is_kept_shortly_and_closed_to_everybody_who_is_not_named(made: Made) -> None:
+    s3 = made.account.client("s3")
+    rules = {rule["ID"]: rule for rule in s3.get_bucket_lifecycle_configuration(Bucket="gadget-sales-data")["Rules"]}
+    assert rules["errors-are-kept-shortly"]["Filter"]["Prefix"] == "errors/"
+    assert rules["errors-are-kept-shortly"]["Expiration"]["Days"] <= 14
+    policy = json.loads(s3.get_bucket_policy(Bucket="gadget-sales-data")["Policy"])
+    (closed,) = [one for one in policy["Statement"] if one["Sid"] == "ErrorsForFew"]
+    assert (closed["Effect"], closed["Principal"]) == ("Deny", "*")
+    assert closed["Resource"] == "arn:aws:s3:::gadget-sales-data/errors/*"
+    assert list(closed["Condition"]) == ["ArnNotLike"]
+
+
+def test_no_role_may_do_anything_to_everything(made: Made) -> None:
+    policies = {
+        address: one["policy"]
+        for address, one in made.resources.items()
+        if address.startswith("aws_iam_") and "policy" in one
+    }
+    assert len(policies) >= 6
+    for address, text in policies.items():
+        for statement in json.loads(text)["Statement"]:
+            actions, resources = _many(statement["Action"]), _many(statement["Resource"])
+            assert not [one for one in actions if "*" in one], address
+            assert "*" not in resources or set(actions) <= READ_ONLY_WITHOUT_ARN, address
+
+
+def _many(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def test_the_catalog_is_what_catalog_sync_would_make(made: Made) -> None:
+    from catchment.glue.gadgets import ORDERS_SQL, ensure_gadgets
+
+    assert ensure_gadgets(dry_run=True) == []
+    assert (MODULE / "gadget_sales.sql").read_text().strip() == ORDERS_SQL
+
+
+def test_the_two_questions_are_named_queries(made: Made) -> None:
+    athena = made.account.client("athena")
+    ids = athena.list_named_queries(WorkGroup=made.outputs["workgroup"])["NamedQueryIds"]
+    texts = {one["QueryString"] for one in athena.batch_get_named_query(NamedQueryIds=ids)["NamedQueries"]}
+    assert texts == {
+        "SELECT * FROM gadgets_sales_db.sales_data_table WHERE payment_method = 'UPI' ORDER BY order_timestamp DESC",
+        "SELECT product_name, SUM(quantity) AS total_units FROM gadget_sales "
+        "WHERE date = CURRENT_DATE GROUP BY product_name",
+    }
