@@ -1,0 +1,105 @@
+"""JSON change records of DynamoDB → Arrow: their members and images, many at once.
+
+DuckDB reads the JSON; an image becomes a map from an attribute's name to its typed value's compact JSON text. Members
+that are not needed are not looked at. A record that is not JSON leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catchment.formats.stream_record import PoisonRecord, parse_record
+
+_IMAGE = '"MAP(VARCHAR,JSON)"'
+_RECORD = (
+    '{"eventID":"JSON","eventName":"JSON","dynamodb":{"ApproximateCreationDateTime":"JSON","SequenceNumber":"JSON",'
+    f'"Keys":{_IMAGE},"NewImage":{_IMAGE},"OldImage":{_IMAGE}}}}}'
+)
+_RECORDS = f"""
+WITH parsed AS MATERIALIZED (SELECT from_json(text, '{_RECORD}') AS r FROM texts)
+SELECT r.dynamodb IS NOT NULL AS is_change, r.eventID AS event_id, r.eventName AS event_name,
+    r.dynamodb.SequenceNumber AS sequence_number, r.dynamodb.ApproximateCreationDateTime AS created_at,
+    r.dynamodb.NewImage AS new_image, r.dynamodb.OldImage AS old_image, r.dynamodb.Keys AS keys
+FROM parsed
+"""
+_ITEMS = f"SELECT from_json(text, '{_IMAGE}') AS item FROM texts"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Change records, one row each. Members are JSON texts, images maps; NULL when a record does not have them."""
+
+    event_id: pa.Array
+    event_name: pa.Array
+    sequence_number: pa.Array
+    created_at: pa.Array
+    new_image: pa.MapArray
+    old_image: pa.MapArray
+    keys: pa.MapArray
+    is_change: npt.NDArray[np.bool_]
+
+
+class RecordReader:
+    """Reads change records and items. One thread calls it."""
+
+    def __init__(self) -> None:
+        # One thread: rows come out in order, and capture keeps the other cores.
+        self._connection = duckdb.connect(":memory:", config={"threads": 1})
+
+    def records(self, records: Sequence[bytes]) -> Records:
+        """What these records say; where one is not a change record, `is_change` is false and `why_not` says why."""
+        columns = self._read(_RECORDS, records)
+        is_change = columns.pop("is_change")
+        return Records(**columns, is_change=np.asarray(is_change))
+
+    def items(self, items: Sequence[bytes]) -> pa.MapArray:
+        """Items as DynamoDB JSON (`{"orderid":{"S":"7421"}}`); NULL where one is not a JSON object."""
+        item: pa.MapArray = self._read(_ITEMS, items)["item"]
+        return item
+
+    def _read(self, query: str, texts: Sequence[bytes]) -> dict[str, pa.Array]:
+        try:
+            return self._query(query, pa.array(texts, pa.binary()).cast(pa.string()))
+        except (pa.ArrowInvalid, duckdb.Error):
+            return self._query(query, self._only_json(texts))
+
+    def _only_json(self, texts: Sequence[bytes]) -> pa.StringArray:
+        """The texts, with `null` in place of what is not JSON."""
+        decoded = pa.array([text if _is_utf8(text) else b"null" for text in texts], pa.string())
+        valid = self._query("SELECT json_valid(text) AS valid FROM texts", decoded)["valid"]
+        return pc.if_else(valid, decoded, "null")
+
+    def _query(self, query: str, texts: pa.StringArray) -> dict[str, pa.Array]:
+        self._connection.register("texts", pa.table({"text": texts}))
+        try:
+            found = self._connection.execute(query).to_arrow_table().combine_chunks()
+        finally:
+            self._connection.unregister("texts")
+        return {name: found.column(name).chunk(0) for name in found.column_names}
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def why_not(record: bytes) -> str:
+    """Why these bytes are no change record, without a value of it."""
+    try:
+        parse_record(json.loads(record))
+    except PoisonRecord as error:
+        return str(error)
+    except (ValueError, RecursionError):
+        pass
+    return "the record is not JSON"
