@@ -33,7 +33,7 @@ LAYERS: Mapping[str, frozenset[str]] = {
     ),
     "components": names("sources transforms formats sinks checkpoint lakehouse quality"),
     "pipeline": names("pipeline ledger"),
-    "assembly": names("config config_errors config_schema registry beside validation pipeline_status verify"),
+    "assembly": names("config config_errors config_schema registry beside validation pipeline_status verify glue"),
     "programs": names("cli demo aws spark dashboard"),
 }
 """From the bottom up. A module belongs to the longest of these names that it begins with."""

@@ -1,0 +1,216 @@
+"""A Glue database, asked on this machine: the same rows as Athena would find, from the same definitions and objects."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import catchment.glue
+from aws.account import AwsAccount
+from catchment.errors import ConfigError, SourceRefused
+from catchment.glue.database import GlueDatabase
+from catchment.glue.gadgets import DATABASE, ensure_gadgets
+
+TODAY = datetime.now(UTC)
+UPI = f"SELECT * FROM {DATABASE}.sales_data_table WHERE payment_method = 'UPI' ORDER BY order_timestamp DESC"
+UNITS = """\
+SELECT product_name, SUM(quantity) AS total_units FROM gadget_sales WHERE date = CURRENT_DATE GROUP BY product_name"""
+LABEL = "2026-11-21T08:00:00.000"
+
+
+def bucket(aws: AwsAccount) -> str:
+    """Names of buckets are everybody's, on AWS and on the stand-in."""
+    return f"gadget-sales-data-{aws.number}"
+
+
+def change(orderid: str, sequence: int | None, *, kind: str = "INSERT", **values: Any) -> dict[str, Any]:
+    """A clean JSON record, as the handler makes one."""
+    return {
+        "orderid": orderid,
+        "product_name": "Laptop",
+        "quantity": 1,
+        "price": 10.99,
+        "payment_method": "UPI",
+        "order_timestamp": f"{TODAY:%Y-%m-%d %H:%M:%S}.123",
+        "status": "placed",
+        "event_type": kind,
+        "event_time": f"{TODAY:%Y-%m-%d %H:%M:%S}.000",
+        "event_id": f"event-{orderid}-{sequence}",
+        "sequence_number": str(sequence) if sequence is not None else None,
+        "stream_label": LABEL,
+        "order_date": f"{TODAY:%Y-%m-%d}",
+    } | values
+
+
+def put(aws: AwsAccount, key: str, *records: dict[str, Any] | bytes, packed: bool = False) -> None:
+    lines = b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in records)
+    extra = {"ContentEncoding": "gzip"} if packed else {}
+    aws.client("s3").put_object(Bucket=bucket(aws), Key=key, Body=gzip.compress(lines) if packed else lines, **extra)
+
+
+def hour(moment: datetime = TODAY) -> str:
+    return f"{moment:%Y/%m/%d/%H}/"
+
+
+@pytest.fixture
+def gadgets(aws: AwsAccount, tmp_path: Path) -> Iterator[GlueDatabase]:
+    aws.client("s3").create_bucket(Bucket=bucket(aws))
+    ensure_gadgets(f"s3://{bucket(aws)}/", first_hour=TODAY - timedelta(days=2))
+    with catchment.glue.connect(DATABASE, cache=tmp_path / "cache") as database:
+        yield database
+
+
+def test_the_two_queries_of_the_gadget_sales_are_answered(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    put(
+        aws,
+        f"{hour()}first",
+        change("1000", 100, quantity=2),
+        change("1001", 101, product_name="Phone", payment_method="Cash", price=999.99),
+        change("1000", 102, kind="MODIFY", quantity=3),
+    )
+    put(aws, f"{hour()}second.gz", change("1002", 103, product_name="Phone", quantity=4), packed=True)
+    assert sorted(gadgets.execute(UNITS).fetchall()) == [("Laptop", 3), ("Phone", 5)]
+    rows = gadgets.execute(UPI)
+    assert [column[0] for column in rows.description or ()][:4] == ["orderid", "product_name", "quantity", "price"]
+    found = rows.fetchall()
+    assert sorted((row[0], row[2], row[3]) for row in found) == [
+        ("1000", 2, Decimal("10.99")),
+        ("1000", 3, Decimal("10.99")),
+        ("1002", 4, Decimal("10.99")),
+    ]
+    assert found[0][5].microsecond == 123000
+    assert found[0][-1] == hour().rstrip("/")
+
+
+def test_the_latest_version_of_an_order_counts_once_and_a_removed_one_not_at_all(
+    aws: AwsAccount, gadgets: GlueDatabase
+) -> None:
+    long = 10**20
+    later = "2026-11-21T09:00:00.000"
+    put(
+        aws,
+        f"{hour()}a",
+        change("1", long + 5, kind="MODIFY", quantity=7),
+        change("1", 99, quantity=1),
+        change("1", long + 5, kind="MODIFY", quantity=7),
+        change("2", 9, quantity=1),
+        change("2", 10, kind="REMOVE"),
+        change("3", long, quantity=1),
+        change("3", 1, quantity=5, stream_label=later),
+        change("4", 8, kind="REMOVE"),
+        change("4", 9, quantity=2),
+        change("5", None, kind="UNKNOWN", quantity=6, stream_label=None),
+    )
+    found = gadgets.execute("SELECT orderid, quantity FROM gadget_sales ORDER BY orderid").fetchall()
+    assert found == [("1", 7), ("3", 5), ("4", 2), ("5", 6)]
+
+
+def test_a_new_object_costs_its_own_size_only(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    put(aws, f"{hour()}a", change("1", 1))
+    assert gadgets.execute("SELECT COUNT(*) FROM gadget_sales").fetchall() == [(1,)]
+    put(aws, f"{hour()}b", change("2", 2))
+    assert gadgets.execute("SELECT COUNT(*) FROM gadget_sales").fetchall() == [(1,)], "as of the last refresh"
+    seen = gadgets.refresh()
+    assert (seen.objects, seen.fetched) == (2, 1)
+    assert gadgets.execute("SELECT COUNT(*) FROM gadget_sales").fetchall() == [(2,)]
+    assert gadgets.refresh().fetched == 0
+    with catchment.glue.connect(DATABASE, cache=gadgets.cache) as another:
+        assert another.execute("SELECT COUNT(*) FROM gadget_sales").fetchall() == [(2,)]
+        assert another.refresh().fetched == 0, "what another process read is not read again"
+
+
+def test_many_small_objects_are_kept_in_few_files(aws: AwsAccount, gadgets: GlueDatabase, tmp_path: Path) -> None:
+    gadgets.execute("SELECT COUNT(*) FROM sales_data_table")
+    for number in range(60):
+        put(aws, f"{hour()}{number}", change(str(number), number))
+        gadgets.refresh()
+    assert gadgets.execute("SELECT COUNT(*), COUNT(DISTINCT orderid) FROM sales_data_table").fetchall() == [(60, 60)]
+    assert len({part.segment.path for part in gadgets.parts("sales_data_table")}) < 30
+
+
+def test_an_object_that_is_replaced_or_deleted_is_seen_so(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    put(aws, f"{hour()}a", change("1", 1), change("2", 2))
+    put(aws, f"{hour()}b", change("3", 3))
+    assert gadgets.execute("SELECT COUNT(*) FROM sales_data_table").fetchall() == [(3,)]
+    put(aws, f"{hour()}a", change("1", 1))
+    gadgets.refresh()
+    assert gadgets.execute("SELECT COUNT(*) FROM sales_data_table").fetchall() == [(2,)]
+    aws.client("s3").delete_object(Bucket=bucket(aws), Key=f"{hour()}b")
+    gadgets.refresh()
+    assert gadgets.execute("SELECT orderid FROM sales_data_table").fetchall() == [("1",)]
+
+
+def test_only_what_athena_would_look_for_is_read(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    put(aws, f"{hour()}a", change("1", 1))
+    put(aws, f"errors/transform-failed/{hour()}x", b'{"rawData": "c2VjcmV0"}')
+    put(aws, f"{hour()}_hidden", change("2", 2))
+    put(aws, f"{hour(TODAY - timedelta(days=9))}too-early", change("3", 3))
+    put(aws, f"{hour(TODAY + timedelta(days=2))}too-late", change("4", 4))
+    put(aws, "stray", change("5", 5))
+    aws.client("s3").put_object(Bucket=bucket(aws), Key=f"{hour()}empty", Body=b"")
+    assert gadgets.execute("SELECT orderid FROM sales_data_table").fetchall() == [("1",)]
+
+
+def test_a_condition_on_partitions_leaves_the_other_objects_where_they_are(
+    aws: AwsAccount, gadgets: GlueDatabase
+) -> None:
+    yesterday = TODAY - timedelta(days=1)
+    put(aws, f"{hour(yesterday)}a", change("1", 1))
+    put(aws, f"{hour()}a", change("2", 2))
+    of_today = f"SELECT orderid FROM sales_data_table WHERE datehour >= '{TODAY:%Y/%m/%d/00}' AND quantity = 1"
+    assert gadgets.execute(of_today).fetchall() == [("2",)]
+    assert gadgets.refresh().objects == 1
+    assert gadgets.execute("SELECT COUNT(*) FROM sales_data_table").fetchall() == [(2,)]
+    assert gadgets.execute(of_today).fetchall() == [("2",)]
+    assert gadgets.refresh().objects == 2
+
+
+def test_a_malformed_line_is_a_row_of_nulls_that_is_told_of(
+    aws: AwsAccount, gadgets: GlueDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(aws, f"{hour()}a", change("1", 1), b'{"orderid": "2", "quan', change("3", 3, quantity="a secret"))
+    with caplog.at_level(logging.WARNING):
+        assert gadgets.execute("SELECT orderid, quantity FROM sales_data_table ORDER BY 1").fetchall() == [
+            ("1", 1),
+            ("3", None),
+            (None, None),
+        ]
+    assert gadgets.unfit() == {f"{DATABASE}.sales_data_table": {"": 1, "quantity": 1}}
+    assert "1 malformed lines" in caplog.text
+    assert "secret" not in caplog.text
+    assert gadgets.execute("SELECT orderid FROM gadget_sales ORDER BY 1").fetchall() == [("1",), ("3",)]
+
+
+def test_what_a_table_lacks_is_said_before_anything_is_read(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    with pytest.raises(SourceRefused, match=r"no table gadgets_sales_db\.sales\. In gadgets_sales_db are:"):
+        gadgets.execute("SELECT * FROM sales")
+    with pytest.raises(SourceRefused, match="no database elsewhere"):
+        gadgets.execute("SELECT * FROM elsewhere.sales")
+    with pytest.raises(ConfigError, match="only be read"):
+        gadgets.execute("DROP TABLE sales_data_table")
+    with pytest.raises(ConfigError, match="not Athena's SQL"):
+        gadgets.execute("SELECT FROM WHERE")
+    with pytest.raises(ConfigError, match="query failed"):
+        gadgets.execute("SELECT no_such_column FROM sales_data_table")
+
+
+def test_the_connection_reads_nothing_but_what_was_kept(aws: AwsAccount, gadgets: GlueDatabase, tmp_path: Path) -> None:
+    (tmp_path / "outside.csv").write_text("a\n1\n")
+    with pytest.raises(ConfigError):
+        gadgets.execute(f"SELECT * FROM read_csv('{tmp_path}/outside.csv')").fetchall()
+    with pytest.raises(Exception, match=r"(?i)permission|locked|disabled"):
+        gadgets.connection.execute(f"SELECT * FROM read_csv('{tmp_path}/outside.csv')").fetchall()
+
+
+def test_the_place_of_a_row_can_be_asked_for(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    put(aws, f"{hour()}a", change("1", 1))
+    assert gadgets.execute('SELECT "$path" FROM sales_data_table').fetchall() == [(f"s3://{bucket(aws)}/{hour()}a",)]
+    assert "$path" not in [column[0] for column in gadgets.execute("SELECT * FROM sales_data_table").description or ()]
