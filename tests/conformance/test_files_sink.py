@@ -146,7 +146,7 @@ def test_the_log_is_found_again_after_many_ranges(tmp_path: Path) -> None:
 
 
 def test_the_configuration_builds_a_sink_beside_the_pipeline_file(tmp_path: Path) -> None:
-    config = FilesSinkConfig(type="files", path=Path("out"), format="parquet")
+    config = FilesSinkConfig(type="files", path="out", format="parquet")
     context = BuildContext("shop", tmp_path)
     assert [one.severity for one in config.check(context)] == [Severity.OK]
     assert not (tmp_path / "out").exists()

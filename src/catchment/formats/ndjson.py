@@ -53,7 +53,7 @@ class NdjsonEncoder:
             lines = self._connection.sql(query).to_arrow_table().column(0).combine_chunks()
         finally:
             self._connection.unregister("changes")
-        return _text(lines)
+        return joined_lines(lines)
 
     def close(self) -> None:
         """Let go of the embedded database."""
@@ -129,7 +129,7 @@ def _text_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _text(lines: pa.StringArray) -> memoryview:
+def joined_lines(lines: pa.StringArray) -> memoryview:
     """The bytes of all lines: they lie one after the other in the array's own buffer."""
     offsets = memoryview(lines.buffers()[1]).cast("i" if pa.types.is_string(lines.type) else "q")
     first, last = offsets[lines.offset], offsets[lines.offset + len(lines)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -11,13 +10,14 @@ from typing import BinaryIO, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catchment.formats.flat_rows import FlatNdjsonEncoder, FlatRows
 from catchment.formats.ndjson import NdjsonEncoder
-from catchment.schema import TableId, TableSchema
+from catchment.schema import TableSchema
+from catchment.sinks.files.naming import Group, Naming, Place
 from catchment.sinks.files.ranges import DataObject
 from catchment.sinks.files.staging import Piece, joined, same_kind
 
 _ENDINGS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
-_NOT_IN_A_NAME = re.compile(r'[%/\\:*?"<>|\x00-\x1f]')
 
 
 @dataclass
@@ -39,13 +39,15 @@ class PlannedObject:
         return DataObject(str(self.schema.table), self.path, self.rows, self.schema.version)
 
 
-def plan(tables: Mapping[TableId, list[Piece]], number: int, ending: str, file_rows: int) -> list[PlannedObject]:
-    """Divide a range into objects: by table, by schema, and after every `file_rows` rows.
+def plan(
+    groups: Mapping[Group, list[Piece]], number: int, naming: Naming, moment: int, ending: str, file_rows: int
+) -> list[PlannedObject]:
+    """Divide a range into objects: by group, by schema, and after every `file_rows` rows.
 
     Only the rows decide, never how they came in batches: a replay of the same rows gives the same names.
     """
     objects: list[PlannedObject] = []
-    for table, pieces in tables.items():
+    for group, pieces in groups.items():
         part = 0
         current: PlannedObject | None = None
         for piece in pieces:
@@ -53,7 +55,7 @@ def plan(tables: Mapping[TableId, list[Piece]], number: int, ending: str, file_r
             while start < piece.rows:
                 if current is None or current.rows == file_rows or not same_kind(current.parts[0][0], piece):
                     part += 1
-                    path = f"{directory_of(table)}/{number:012d}-{part:04d}{ending}"
+                    path = naming.path(Place(group, number, part, moment)) + ending
                     current = PlannedObject(path, piece.schema, piece.arrow_schema)
                     objects.append(current)
                 rows = min(piece.rows - start, file_rows - current.rows)
@@ -61,11 +63,6 @@ def plan(tables: Mapping[TableId, list[Piece]], number: int, ending: str, file_r
                 current.rows += rows
                 start += rows
     return objects
-
-
-def directory_of(table: TableId) -> str:
-    """The table's directory: its name, with what file systems do not take as %XX."""
-    return _NOT_IN_A_NAME.sub(lambda match: f"%{ord(match[0]):02X}", str(table))
 
 
 def _slice(piece: Piece, first: int, rows: int) -> Iterator[pa.RecordBatch]:
@@ -98,18 +95,24 @@ class Encoder(Protocol):
 class NdjsonObjects:
     """A line a change, with all lines perhaps compressed."""
 
-    def __init__(self, compression: str) -> None:
+    def __init__(self, compression: str, rows: FlatRows | None = None) -> None:
         self.ending = f".ndjson{_ENDINGS[compression]}"
         self._compression = compression
-        self._lines = NdjsonEncoder()
+        self._changes = NdjsonEncoder()
+        self._rows = None if rows is None else FlatNdjsonEncoder(rows)
 
     def write(self, planned: PlannedObject, file: BinaryIO) -> None:
         with self._compressed(file) as out:
             for records in planned.batches():
-                out.write(self._lines.encode(planned.schema.table, records))
+                out.write(self._lines(planned.schema, records))
 
     def close(self) -> None:
-        self._lines.close()
+        self._changes.close()
+        if self._rows is not None:
+            self._rows.close()
+
+    def _lines(self, schema: TableSchema, records: pa.RecordBatch) -> memoryview:
+        return self._changes.encode(schema.table, records) if self._rows is None else self._rows.encode(schema, records)
 
     def _compressed(self, file: BinaryIO) -> AbstractContextManager[BinaryIO]:
         return _as_is(file) if self._compression == "none" else _through(file, self._compression)
@@ -146,22 +149,30 @@ class _Open:
 
 
 class ParquetObjects:
-    """Parquet, with the columns of the envelope as they are."""
+    """Parquet, with the columns of the envelope as they are, or flat rows."""
 
     ending = ".parquet"
 
-    def __init__(self, compression: str) -> None:
+    def __init__(self, compression: str, rows: FlatRows | None = None) -> None:
         self._compression = compression
+        self._rows = rows
 
     def write(self, planned: PlannedObject, file: BinaryIO) -> None:
         metadata = {
             "catchment.table": str(planned.schema.table),
             "catchment.schema-version": str(planned.schema.version),
         }
-        schema = planned.arrow_schema.with_metadata(metadata)
-        with pq.ParquetWriter(file, schema, compression=self._compression) as out:
-            for records in planned.batches():
+        shaped = planned.batches() if self._rows is None else map(self._rows.of, planned.batches())
+        out: pq.ParquetWriter | None = None
+        try:
+            for records in shaped:
+                out = out or pq.ParquetWriter(
+                    file, records.schema.with_metadata(metadata), compression=self._compression
+                )
                 out.write_batch(records.replace_schema_metadata(metadata))
+        finally:
+            if out is not None:
+                out.close()
 
     def close(self) -> None:
         """Nothing is held."""

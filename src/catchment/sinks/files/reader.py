@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from catchment.sinks.files.bucket import is_url
 from catchment.sinks.files.ranges import Range, read_range
-from catchment.sinks.files.store import LocalStore
+from catchment.sinks.files.s3_store import S3Store
+from catchment.sinks.files.store import LocalStore, Store
 
 
-def complete_ranges(directory: Path, after: int = 0) -> Iterator[Range]:
-    """The complete ranges of a directory, from number `after` + 1 on, in order.
+def complete_ranges(directory: Path | str, after: int = 0) -> Iterator[Range]:
+    """The complete ranges of a directory, or of `s3://bucket/prefix`, from number `after` + 1 on, in order.
 
     Remember the last one's number and come again for what is new:
 
@@ -18,7 +20,10 @@ def complete_ranges(directory: Path, after: int = 0) -> Iterator[Range]:
     ...     for data in one.objects:
     ...         print(data.table, Path("out") / data.path, data.rows)
     """
-    store = LocalStore(directory)
-    while (one := read_range(store, after + 1)) is not None:
-        yield one
-        after = one.number
+    store: Store = S3Store(str(directory)) if is_url(str(directory)) else LocalStore(Path(directory))
+    try:
+        while (one := read_range(store, after + 1)) is not None:
+            yield one
+            after = one.number
+    finally:
+        store.release()

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from catchment import failpoint
-from catchment.change import ChangeBatch
+from catchment.change import ChangeBatch, Operation
+from catchment.formats.flat_rows import FlatRows
 from catchment.progress import Progress
 from catchment.schema import TableSchema
+from catchment.sinks.files.naming import Group, Naming, RangeNames
 from catchment.sinks.files.objects import Encoder, NdjsonObjects, ParquetObjects, plan
 from catchment.sinks.files.ranges import RangeLog
-from catchment.sinks.files.staging import Staging
+from catchment.sinks.files.staging import Piece, Staging, first_of
 from catchment.sinks.files.store import Store
 
 MOST_WAITS = 60
@@ -34,6 +42,8 @@ class FilesSink:
     After a crash in the middle of a range the same range is cut again: rows at or below its end are kept
     apart from those beyond it, and until a boundary covers its end `flush` returns what was held before. When
     the source has taken another road and cannot get to that end, the range is abandoned.
+
+    date_column: write flat rows, with this column's date as `order_date`; None: whole changes.
     """
 
     def __init__(
@@ -45,8 +55,12 @@ class FilesSink:
         compression: str = "none",
         file_rows: int = 1_000_000,
         buffer_bytes: int = 64 * 1024 * 1024,
+        naming: Naming | None = None,
+        date_column: str | None = None,
     ) -> None:
         self._store = store
+        self._naming = naming or RangeNames()
+        self._date_column = date_column
         self._pipeline = pipeline
         self._format = format
         self._compression = compression
@@ -73,9 +87,9 @@ class FilesSink:
         within = len(batch) - (0 if beyond is None else len(beyond))
         # Positions only grow within a batch, so that what is beyond is its tail.
         if within:
-            run.again.write(batch.schema, batch.records.slice(0, within))
+            self._stage(run.again, batch.schema, batch.records.slice(0, within))
         if within < len(batch):
-            run.following.write(batch.schema, batch.records.slice(within))
+            self._stage(run.following, batch.schema, batch.records.slice(within))
 
     def advance(self, progress: Progress) -> None:
         self._boundary = progress
@@ -109,10 +123,18 @@ class FilesSink:
             self._run = None
         self._store.release()
 
+    def _stage(self, staging: Staging, schema: TableSchema, records: pa.RecordBatch) -> None:
+        if self._date_column is not None:
+            # A truncation is no row: only whole changes tell of it.
+            records = records.filter(pc.not_equal(records.column("_op"), Operation.TRUNCATE.value))
+        if not records.num_rows:
+            return
+        for group, rows in self._naming.split(schema.table, records):
+            staging.write(schema, group, rows)
+
     def _new_encoder(self) -> Encoder:
-        if self._format == "ndjson":
-            return NdjsonObjects(self._compression)
-        return ParquetObjects(self._compression)
+        objects = NdjsonObjects if self._format == "ndjson" else ParquetObjects
+        return objects(self._compression, None if self._date_column is None else FlatRows(self._date_column))
 
     def _may_still_get_to(self, end: Progress) -> bool:
         """Is the source on its way to the end of the range that was begun, some lanes perhaps ahead?"""
@@ -133,8 +155,10 @@ class FilesSink:
 
     def _cut(self, run: _Run, staging: Staging, end: Progress) -> None:
         """Write what is staged before the last boundary as the range up to `end`."""
-        objects = plan(staging.bounded(), run.log.next_number(), run.encoder.ending, self._file_rows)
-        intent = run.log.begin(end, [one.path for one in objects])
+        groups, begun = staging.bounded(), run.log.begun
+        moment = begun.moment if begun else _moment(groups)
+        objects = plan(groups, run.log.next_number(), self._naming, moment, run.encoder.ending, self._file_rows)
+        intent = run.log.begin(end, [one.path for one in objects], moment)
         for one in objects:
             with self._store.create(one.path) as file:
                 run.encoder.write(one, file)
@@ -143,3 +167,9 @@ class FilesSink:
         run.log.finish(intent, [one.done() for one in objects])
         failpoint.reach("after_commit")
         staging.drop_bounded()
+
+
+def _moment(groups: Mapping[Group, list[Piece]]) -> int:
+    """When the oldest change of a range was committed, in µs; now, where no change says."""
+    first = first_of(chain.from_iterable(groups.values()))
+    return time.time_ns() // 1000 if first is None else first

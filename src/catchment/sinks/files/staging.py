@@ -1,15 +1,16 @@
-"""Rows on their way into a range: in order, table by table, in memory and beyond that on local disk."""
+"""Rows on their way into a range: in order, group by group, in memory and beyond that on local disk."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
-from catchment.schema import TableId, TableSchema
+from catchment.schema import TableSchema
+from catchment.sinks.files.naming import Group, oldest
 from catchment.sinks.files.store import translated
 
 BATCH_ROWS = 65_536
@@ -18,12 +19,13 @@ BATCH_ROWS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive rows of one table with one schema: in memory, or spilled to a file."""
+    """Consecutive rows of one group with one schema: in memory, or in a file. oldest: of their changes, in µs."""
 
     schema: TableSchema
     arrow_schema: pa.Schema
     rows: int
     held: pa.RecordBatch | Path
+    oldest: int | None = None
 
     @property
     def spilled(self) -> bool:
@@ -40,7 +42,7 @@ class Piece:
 
 
 @dataclass
-class _Table:
+class _Rows:
     """open: rows after the last boundary. bounded: rows before it."""
 
     bounded: list[Piece] = field(default_factory=list)
@@ -53,55 +55,58 @@ class Staging:
     def __init__(self, directory: Path, memory_bytes: int) -> None:
         self._directory = directory
         self._memory_bytes = memory_bytes
-        self._tables: dict[TableId, _Table] = defaultdict(_Table)
+        self._groups: dict[Group, _Rows] = defaultdict(_Rows)
         self._in_memory = 0
         self._spilled = 0
 
-    def write(self, schema: TableSchema, records: pa.RecordBatch) -> None:
+    def write(self, schema: TableSchema, group: Group, records: pa.RecordBatch) -> None:
         """Take rows; they are after the last boundary until the next."""
-        piece = Piece(schema, records.schema, records.num_rows, records)
-        self._tables[schema.table].open.append(piece)
+        piece = Piece(schema, records.schema, records.num_rows, records, oldest(records))
+        self._groups[group].open.append(piece)
         self._in_memory += records.nbytes
         if self._in_memory > self._memory_bytes:
             self._spill()
 
     def advance(self) -> None:
         """A boundary: everything so far may be taken."""
-        for table in self._tables.values():
-            if table.open:
-                table.bounded.extend(table.open)
-                table.open = []
+        for rows in self._groups.values():
+            if rows.open:
+                rows.bounded.extend(rows.open)
+                rows.open = []
 
-    def bounded(self) -> dict[TableId, list[Piece]]:
+    def bounded(self) -> dict[Group, list[Piece]]:
         """What lies before the last boundary. Reading it changes nothing."""
-        return {table: one.bounded for table, one in sorted(self._tables.items()) if one.bounded}
+        return {group: one.bounded for group, one in sorted(self._groups.items()) if one.bounded}
 
     def drop_bounded(self) -> None:
         """What lies before the last boundary is durable elsewhere."""
-        for table in self._tables.values():
-            for piece in table.bounded:
+        for rows in self._groups.values():
+            for piece in rows.bounded:
                 if isinstance(piece.held, Path):
                     piece.held.unlink(missing_ok=True)
                 else:
                     self._in_memory -= piece.held.nbytes
-            table.bounded = []
+            rows.bounded = []
+        # Partitions come and go: an hour that is over has nothing more.
+        for group in [group for group, rows in self._groups.items() if not rows.open]:
+            del self._groups[group]
 
     def put_before(self, following: Staging) -> None:
         """Everything here comes before what is staged there, and is staged there from now on."""
-        for name, mine in self._tables.items():
-            table = following._tables[name]
-            table.bounded = mine.bounded + table.bounded
-            table.open = mine.open + table.open
+        for name, mine in self._groups.items():
+            rows = following._groups[name]
+            rows.bounded = mine.bounded + rows.bounded
+            rows.open = mine.open + rows.open
         following._in_memory += self._in_memory
-        self._tables.clear()
+        self._groups.clear()
         self._in_memory = 0
 
     def _spill(self) -> None:
         """Everything in memory goes to disk, in place and in order."""
         with translated(self._directory):
-            for table in self._tables.values():
-                table.bounded = [self._spill_run(run) for run in _runs(table.bounded)]
-                table.open = [self._spill_run(run) for run in _runs(table.open)]
+            for rows in self._groups.values():
+                rows.bounded = [self._spill_run(run) for run in _runs(rows.bounded)]
+                rows.open = [self._spill_run(run) for run in _runs(rows.open)]
         self._in_memory = 0
 
     def _spill_run(self, run: list[Piece]) -> Piece:
@@ -118,7 +123,7 @@ class Staging:
         ):
             for records in joined(batch for piece in run for batch in piece.batches()):
                 out.write_batch(records)
-        return Piece(first.schema, first.arrow_schema, sum(piece.rows for piece in run), path)
+        return Piece(first.schema, first.arrow_schema, sum(piece.rows for piece in run), path, first_of(run))
 
 
 def _runs(pieces: list[Piece]) -> Iterator[list[Piece]]:
@@ -131,6 +136,11 @@ def _runs(pieces: list[Piece]) -> Iterator[list[Piece]]:
         run.append(piece)
     if run:
         yield run
+
+
+def first_of(pieces: Iterable[Piece]) -> int | None:
+    """When the oldest of their changes was committed, in µs; None when none says."""
+    return min((piece.oldest for piece in pieces if piece.oldest is not None), default=None)
 
 
 def same_kind(one: Piece, other: Piece) -> bool:

@@ -1,4 +1,4 @@
-"""Where objects are kept: four verbs that a local directory and an object store both have."""
+"""Where objects are kept: the verbs that a local directory and an object store both have."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from catchment.errors import LeaseHeld, SinkRefused, SinkUnavailable
+
+_THE_ONLY_VERSION = "there"
+"""Under the lock nobody else replaces anything."""
 
 
 class Store(Protocol):
@@ -19,6 +22,15 @@ class Store(Protocol):
 
     scratch: Path
     """A local directory for what need not survive; it is emptied by `hold`."""
+    place: str
+    """What people call it: a directory, or an address."""
+    exclusive: bool
+    """Nothing that an earlier holder did can still arrive, once `hold` has returned."""
+
+    @property
+    def writer(self) -> str:
+        """A name that no other holder has or had."""
+        ...
 
     def hold(self) -> None:
         """Become the only writer. Raises `LeaseHeld` when there is another."""
@@ -32,16 +44,30 @@ class Store(Protocol):
         """The object; None when there is none."""
         ...
 
-    def put(self, path: str, data: bytes) -> None:
-        """Store the object, at once and whole, in place of any other."""
+    def read(self, path: str) -> tuple[bytes, str] | None:
+        """The object, and which version of it that is; None when there is none."""
+        ...
+
+    def replace(self, path: str, data: bytes, replaced: str | None) -> str | None:
+        """Store the object, at once and whole, in place of that version (None: of nothing), and say its version.
+
+        None, and nothing is done, when another is there.
+        """
         ...
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Store the object unless there is one; False when there is."""
         ...
 
+    def adopt(self, paths: Iterable[str]) -> None:
+        """What is there now under these paths, `create` may take the place of."""
+        ...
+
     def create(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """Write a large object; it is there, whole, after the `with` block, and not at all after an error."""
+        """Write a large object; it is there, whole, after the `with` block, and not at all after an error.
+
+        Raises `SinkUnavailable` when there is one that was not adopted, where others could have written it.
+        """
         ...
 
     def list(self, directory: str) -> list[str]:
@@ -56,12 +82,20 @@ class Store(Protocol):
 class LocalStore:
     """A directory. Everything is written beside its place, fsynced, renamed, and the directory fsynced."""
 
+    exclusive = True
+    """The lock is the kernel's: a dead process has written its last, and a live one keeps the lock."""
+
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.place = str(root)
         self._control = root / "_catchment"
         self.scratch = self._control / "scratch"
         self._lock: int | None = None
         self._temporary = 0
+
+    @property
+    def writer(self) -> str:
+        return f"process {os.getpid()}"
 
     def hold(self) -> None:
         with translated(self._root):
@@ -106,17 +140,25 @@ class LocalStore:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    def put(self, path: str, data: bytes) -> None:
+    def read(self, path: str) -> tuple[bytes, str] | None:
+        data = self.get(path)
+        return None if data is None else (data, _THE_ONLY_VERSION)
+
+    def replace(self, path: str, data: bytes, replaced: str | None) -> str | None:
         with self.create(path) as file:
             file.write(data)
+        return _THE_ONLY_VERSION
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         # Only the holder of the lock writes here, so that looking first is as good as an atomic test,
         # and works where hard links do not.
         if (self._root / path).exists():
             return False
-        self.put(path, data)
+        self.replace(path, data, None)
         return True
+
+    def adopt(self, paths: Iterable[str]) -> None:
+        """Nobody else writes here."""
 
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
