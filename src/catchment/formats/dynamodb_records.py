@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.formats.stream_record import PoisonRecord, parse_record
+from catchment.formats.stream_record import PoisonRecord, arn_parts, parse_record
 
 _IMAGE = '"MAP(VARCHAR,JSON)"'
 _RECORD = (
@@ -29,6 +29,10 @@ SELECT r.dynamodb IS NOT NULL AS is_change, r.eventID AS event_id, r.eventName A
     r.dynamodb.SequenceNumber AS sequence_number, r.dynamodb.ApproximateCreationDateTime AS created_at,
     r.dynamodb.NewImage AS new_image, r.dynamodb.OldImage AS old_image, r.dynamodb.Keys AS keys
 FROM parsed
+"""
+_SOURCES = """
+WITH parsed AS MATERIALIZED (SELECT from_json(text, '{"eventSourceARN":"JSON","tableName":"JSON"}') AS r FROM texts)
+SELECT r.eventSourceARN AS arn, r.tableName AS name FROM parsed
 """
 _ITEMS = f"SELECT from_json(text, '{_IMAGE}') AS item FROM texts"
 
@@ -47,6 +51,19 @@ class Records:
     is_change: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class SourceRecords:
+    """Which of some records are of one table's stream.
+
+    table: None for those that do not say. label: the tail of the stream's ARN, later for a stream that was enabled
+    later; None when unknown. rows: the records' numbers, ascending.
+    """
+
+    table: str | None
+    label: str | None
+    rows: npt.NDArray[np.int64]
+
+
 class RecordReader:
     """Reads change records and items. One thread calls it."""
 
@@ -59,6 +76,22 @@ class RecordReader:
         columns = self._read(_RECORDS, records)
         is_change = columns.pop("is_change")
         return Records(**columns, is_change=np.asarray(is_change))
+
+    def sources(self, records: Sequence[bytes]) -> list[SourceRecords]:
+        """The tables and streams that these records are of, in the order of their first records."""
+        if not records:
+            return []
+        columns = self._read(_SOURCES, records)
+        by_arn, by_name = (columns[name].dictionary_encode(null_encoding="encode") for name in ("arn", "name"))
+        names = by_name.dictionary.to_pylist()
+        both = by_arn.indices.to_numpy().astype(np.int64) * len(names) + by_name.indices.to_numpy()
+        found: dict[tuple[str | None, str | None], list[npt.NDArray[np.int64]]] = {}
+        for pair in np.unique(both).tolist():
+            arn, name = by_arn.dictionary[pair // len(names)].as_py(), names[pair % len(names)]
+            table, label = arn_parts(_string(arn) or "")
+            found.setdefault((table or _string(name), label), []).append(np.flatnonzero(both == pair))
+        made = [SourceRecords(*which, np.sort(np.concatenate(rows))) for which, rows in found.items()]
+        return sorted(made, key=lambda one: int(one.rows[0]))
 
     def items(self, items: Sequence[bytes]) -> pa.MapArray:
         """Items as DynamoDB JSON (`{"orderid":{"S":"7421"}}`); NULL where one is not a JSON object."""
@@ -92,6 +125,24 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _string(text: str | None) -> str | None:
+    """What a JSON string says; None for anything else."""
+    said = None if text is None else json.loads(text)
+    return said if isinstance(said, str) else None
+
+
+def key_types(record: bytes) -> dict[str, str]:
+    """The key attributes of a change record with their types, S, N or B. Raises `PoisonRecord` when it does not say."""
+    try:
+        keys = parse_record(json.loads(record)).keys
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        raise PoisonRecord("the record is not JSON") from None
+    found = {name: next(iter(value), "") for name, value in (keys or {}).items() if isinstance(value, dict)}
+    if not found or len(found) != len(keys or {}) or not set(found.values()) <= set("SNB"):
+        raise PoisonRecord("the record has no Keys with types S, N or B")
+    return found
 
 
 def why_not(record: bytes) -> str:
