@@ -1,0 +1,135 @@
+"""The latest version of each item that the lake has, or will have: of its objects in S3, and of what is on its way.
+
+A record that Kinesis still keeps counts as well: it may be in a Firehose's buffer, and be an object only later.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from catchment.aws.local.clients import client, patiently
+from catchment.aws.local.counters import Counters
+from catchment.aws.local.shard_pages import ShardPages
+from catchment.errors import SourceUnavailable
+from catchment.formats.clean_record import RecordCleaner
+from catchment.formats.dynamodb_json import parse_json
+from catchment.formats.stream_record import PoisonRecord
+from catchment.sources.kinesis.stream import KinesisStream
+
+_SETS = frozenset({"SS", "NS", "BS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The latest version of one item: greatest label, then sequence number. digest: None when it was removed."""
+
+    label: str
+    number: int
+    digest: bytes | None
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """What the latest one has most of."""
+        return self.label, self.number
+
+
+class LakeRecords:
+    """Gathers latest versions, key by key. In memory: about 200 bytes a key."""
+
+    def __init__(self, keys: Sequence[str], timestamps: Sequence[str]) -> None:
+        self._keys = tuple(keys)
+        self._cleaner = RecordCleaner(timestamps)
+        self.latest: dict[str, Known] = {}
+        self.lines = 0
+        self.unreadable = 0
+
+    def read_objects(self, bucket: str, prefix: str, apart: Sequence[str], stop: threading.Event) -> None:
+        """All objects under a prefix, but not those under one of `apart`."""
+        s3 = client("s3")
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for one in page.get("Contents", ()):
+                if not one["Key"].startswith(tuple(apart)):
+                    for line in _lines(s3, bucket, one["Key"], stop):
+                        self.add(line)
+
+    def read_stream(self, stream: str, stop: threading.Event) -> None:
+        """All that a Kinesis stream keeps, up to now. Raises `SourceUnavailable` when `stop` is set before the end."""
+        began = time.monotonic()
+        pages = ShardPages(KinesisStream(stream), None, Counters(), start="TRIM_HORIZON")
+        try:
+            while True:
+                page = pages.next(0.2)
+                for record in page.records if page is not None else ():
+                    self._add_raw(bytes(record["Data"]))
+                if page is None and (pages.over or pages.caught_up(began)):
+                    return
+                if stop.is_set():
+                    raise SourceUnavailable(f"The stream {stream} was not read to its end.")
+        finally:
+            pages.close()
+
+    def add(self, line: bytes) -> None:
+        """A clean record."""
+        if not line.strip():
+            return
+        self.lines += 1
+        try:
+            document = parse_json(line.decode())
+            item = self._cleaner.restore(line)
+            key = key_text({name: item[name] for name in self._keys})
+        except (ValueError, KeyError, AttributeError):
+            self.unreadable += 1
+            return
+        removed = document.get("event_type") == "REMOVE"
+        known = Known(
+            document.get("stream_label") or "",
+            int(document.get("sequence_number") or -1),
+            None if removed else item_digest(item),
+        )
+        if key not in self.latest or self.latest[key].order < known.order:
+            self.latest[key] = known
+
+    def _add_raw(self, data: bytes) -> None:
+        try:
+            clean = self._cleaner.of_data(data, None)
+        except PoisonRecord:
+            self.unreadable += 1
+            return
+        if clean is not None:
+            self.add(clean.line)
+
+
+def _lines(s3: Any, bucket: str, key: str, stop: threading.Event) -> Iterator[bytes]:
+    def get() -> tuple[bytes, str | None]:
+        answer = s3.get_object(Bucket=bucket, Key=key)
+        return answer["Body"].read(), answer.get("ContentEncoding")
+
+    body, encoding = patiently(get, f"GetObject from the bucket {bucket}", stop, lambda: None)
+    yield from (gzip.decompress(body) if encoding == "gzip" or key.endswith(".gz") else body).splitlines()
+
+
+def key_text(keys: Mapping[str, Any]) -> str:
+    """The typed key attributes of an item, as one text."""
+    return json.dumps(keys, sort_keys=True)
+
+
+def item_digest(item: Mapping[str, Any]) -> bytes:
+    """The same for the same item, whatever the order of its attributes and of what is in its sets."""
+    return hashlib.blake2b(json.dumps(_ordered(item), sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: sorted(one) if name in _SETS and _is_set(one) else _ordered(one) for name, one in value.items()}
+    return [_ordered(one) for one in value] if isinstance(value, list) else value
+
+
+def _is_set(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
