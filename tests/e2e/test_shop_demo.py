@@ -320,7 +320,7 @@ def test_a_gold_cell_that_changed_lights_up(tmp_path: Path) -> None:
 
 def test_without_a_terminal_each_phase_is_a_line(tmp_path: Path) -> None:
     with (tmp_path / "lines").open("w") as stream:
-        view = Lines(stream)
+        view = Lines(stream, line)
         for moment in (Moment("Starting PostgreSQL"), Moment("Starting PostgreSQL"), Moment("Opening the shop")):
             view.show(moment)
         view.show(replace(Moment("Capturing", seconds=4), report=REPORT))

@@ -41,7 +41,7 @@ def shop(
     DIR/pipeline.yaml "SELECT * FROM gold.city_performance".
     """
     from catchment.demo.shop_demo import ShopDemo, to_json
-    from catchment.demo.views import Lines, summary_text
+    from catchment.demo.views import Lines, line, summary_text
 
     on_screen = sys.stdout.isatty() and not as_json
     if seconds is None and not on_screen:
@@ -53,7 +53,7 @@ def shop(
 
             outcome = demo.run(stop, Screen(directory))
         else:
-            outcome = demo.run(stop, Lines(sys.stderr))
+            outcome = demo.run(stop, Lines(sys.stderr, line))
     print(to_json(outcome) if as_json or not on_screen else summary_text(outcome))
 
 

@@ -10,8 +10,10 @@ from catchment.demo.shop import connect
 from catchment.errors import Fatal
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
+    from numpy.typing import NDArray
 
 PLAIN_TYPES = frozenset({"boolean", "smallint", "integer", "bigint", "text", "timestamp with time zone", "date"})
 """What ADBC reads as exactly the value it is. All else is read as text and cast by DuckDB."""
@@ -109,16 +111,25 @@ def freshness(
             for name in names
         ]
     ).astype(np.float64)
-    if not len(commits):
+    return seen_after(commits / 1e6, sightings)
+
+
+def seen_after(moments: NDArray[np.float64], sightings: Sequence[tuple[float, float]]) -> Freshness:
+    """Percentiles of how long after its moment each change was seen: by the first sighting that is as new as it.
+
+    moments: epoch seconds. sightings: as `freshness` has them.
+    """
+    import numpy as np
+
+    if not len(moments) or not sightings:
         return Freshness()
     seen_at = np.array([at for at, _ in sightings])
-    newest = np.maximum.accumulate(np.array([commit for _, commit in sightings]))
-    first = np.searchsorted(newest, commits / 1e6, side="left")
+    newest = np.maximum.accumulate(np.array([moment for _, moment in sightings]))
+    first = np.searchsorted(newest, moments, side="left")
     seen = first < len(newest)
     if not seen.any():
         return Freshness()
-    delays = (seen_at[first[seen]] - commits[seen] / 1e6) * 1e3
-    p50, p99 = np.percentile(delays, [50, 99])
+    p50, p99 = np.percentile((seen_at[first[seen]] - moments[seen]) * 1e3, [50, 99])
     return Freshness(round(float(p50), 1), round(float(p99), 1))
 
 

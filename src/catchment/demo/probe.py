@@ -104,7 +104,7 @@ def gold_rows(lake: DuckDBPyConnection, *, limit: int | None = None) -> dict[str
     for table in tables(lake, "gold"):
         relation = lake.execute(f"SELECT * FROM gold.{_quoted(table)}{end}")
         names = [column[0] for column in relation.description or ()]
-        result[table] = [_row(names, row) for row in relation.fetchall()]
+        result[table] = [json_row(names, row) for row in relation.fetchall()]
     return result
 
 
@@ -116,7 +116,8 @@ def tables(lake: DuckDBPyConnection, schema: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _row(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+def json_row(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """A row as JSON can hold it, no digit lost."""
     return {name: _plain(value) for name, value in zip(names, values, strict=True)}
 
 

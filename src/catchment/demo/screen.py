@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self
 
 from rich.box import SIMPLE
 from rich.console import Console, Group, RenderableType
@@ -17,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from catchment.demo.views import Moment, late_ms, size
+from catchment.demo.views import Moment, Shown, late_ms, size
 from catchment.telemetry import Report, SnapshotReport, TableReport
 
 GOLD_ROWS = 5
@@ -32,14 +33,12 @@ CHANGED_SECONDS = 1.5
 LATE_MS = 2_000
 
 
-class Screen:
+class LiveScreen(ABC, Generic[Shown]):
     """Draws moments in place; leaves the terminal as it was."""
 
-    def __init__(self, directory: Path, console: Console | None = None) -> None:
-        self._directory = directory
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._gold = Highlight()
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -50,8 +49,21 @@ class Screen:
     ) -> None:
         self._live.stop()
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Shown) -> None:
         self._live.update(self.draw(moment), refresh=True)
+
+    @abstractmethod
+    def draw(self, moment: Shown) -> RenderableType:
+        """The whole screen of a moment."""
+
+
+class Screen(LiveScreen[Moment]):
+    """The shop's."""
+
+    def __init__(self, directory: Path, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._directory = directory
+        self._gold = Highlight()
 
     def draw(self, moment: Moment) -> RenderableType:
         """The whole screen of a moment."""
@@ -83,10 +95,12 @@ class Highlight:
         self._values: dict[tuple[str, str, str], Any] = {}
         self._changed: dict[tuple[str, str, str], datetime] = {}
 
-    def table(self, name: str, rows: list[dict[str, Any]]) -> RenderableType:
+    def table(self, name: str, rows: list[dict[str, Any]], title: str | None = None) -> RenderableType:
         """The table with its first rows; the first column says which row is which."""
         now = datetime.now(UTC)
-        result = Table(box=SIMPLE, title=f"gold.{name}", title_justify="left", title_style="bold", pad_edge=False)
+        result = Table(
+            box=SIMPLE, title=title or f"gold.{name}", title_justify="left", title_style="bold", pad_edge=False
+        )
         columns = [column for column in (rows[0] if rows else ()) if column in SHOWN.get(name, (column,))]
         for column in columns:
             numeric = any(isinstance(row[column], (int, float)) for row in rows)

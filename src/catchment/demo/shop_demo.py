@@ -126,7 +126,7 @@ class ShopDemo:
         self._traffic_began: float | None = None
         self._measured_since = float("inf")
 
-    def run(self, stop: threading.Event, view: View) -> Outcome:
+    def run(self, stop: threading.Event, view: View[Moment]) -> Outcome:
         """Make traffic and capture it until `stop` or the seconds are over; drain; compare; stop all.
 
         Raises a CatchmentError when a part of it cannot run; what was started is stopped then too.
@@ -152,7 +152,7 @@ class ShopDemo:
                 f"{self._directory} holds a pipeline.yaml that is not the demo's. Choose another directory with --dir."
             )
 
-    def _open_source(self, stack: ExitStack, view: View) -> None:
+    def _open_source(self, stack: ExitStack, view: View[Moment]) -> None:
         self._show(view, "Starting PostgreSQL")
         server = demo_server(self._directory)
         stack.callback(server.stop)
@@ -165,7 +165,7 @@ class ShopDemo:
         self._show(view, "Opening the shop")
         open_shop(self._dsn, seed=self._seed)
 
-    def _open_capture(self, stack: ExitStack, view: View) -> Capture:
+    def _open_capture(self, stack: ExitStack, view: View[Moment]) -> Capture:
         self._show(view, "Starting capture")
         # The demo's own .env says where its server is, whatever the caller's environment says.
         environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
@@ -175,7 +175,7 @@ class ShopDemo:
         capture.start()
         return capture
 
-    def _wait_until_live(self, stop: threading.Event, view: View, capture: Capture, probe: Child) -> None:
+    def _wait_until_live(self, stop: threading.Event, view: View[Moment], capture: Capture, probe: Child) -> None:
         """Traffic begins when the shop has been read and the probe looks, so that all of it is measured."""
         while capture.running and not stop.wait(SHOW_SECONDS / 5):
             if probe.ended:
@@ -184,7 +184,7 @@ class ShopDemo:
                 return
             self._show(view, "Reading the shop's tables" if capture.last is not None else "Starting capture")
 
-    def _make_traffic(self, stack: ExitStack, stop: threading.Event, view: View, capture: Capture) -> None:
+    def _make_traffic(self, stack: ExitStack, stop: threading.Event, view: View[Moment], capture: Capture) -> None:
         arguments = (self._dsn, str(self._rate), str(self._seconds or 0), str(self._seed))
         traffic = self._child(stack, "traffic_process", *arguments, hear=self._watched.hear_traffic)
         self._traffic_began = time.monotonic()
@@ -194,7 +194,7 @@ class ShopDemo:
         self._show(view, "Capturing")
         traffic.stop()
 
-    def _drain(self, view: View, capture: Capture) -> None:
+    def _drain(self, view: View[Moment], capture: Capture) -> None:
         capture.begin_drain()
         while capture.running:
             self._show(view, "Draining")
@@ -207,7 +207,7 @@ class ShopDemo:
 
     # -- what it shows and says --------------------------------------------------------------------
 
-    def _show(self, view: View, phase: str) -> None:
+    def _show(self, view: View[Moment], phase: str) -> None:
         watched = self._watched
         began = self._traffic_began
         view.show(

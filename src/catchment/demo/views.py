@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Generic, Protocol, Self, TextIO, TypeVar
 
 from catchment.demo.outcome import Outcome
 from catchment.telemetry import Report, TableReport
@@ -28,7 +29,21 @@ class Moment:
     gold: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
-class View(Protocol):
+class Timed(Protocol):
+    """A moment of any demo. phase: what is being done. seconds: since traffic began, 0 before."""
+
+    @property
+    def phase(self) -> str: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+Shown = TypeVar("Shown", bound=Timed)
+Seen = TypeVar("Seen", contravariant=True)
+
+
+class View(Protocol[Seen]):
     """Shows moments. Everything is called by one thread."""
 
     def __enter__(self) -> Self: ...
@@ -37,16 +52,17 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Seen) -> None:
         """Show this moment; comes several times a second."""
         ...
 
 
-class Lines:
+class Lines(Generic[Shown]):
     """A line for each phase, and one every two seconds."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, line: Callable[[Shown], str]) -> None:
         self._stream = stream
+        self._line = line
         self._phase = ""
         self._at = 0.0
 
@@ -58,12 +74,12 @@ class Lines:
     ) -> None:
         pass
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Shown) -> None:
         now = time.monotonic()
         if moment.phase == self._phase and (not moment.seconds or now - self._at < LINE_SECONDS):
             return
         self._phase, self._at = moment.phase, now
-        print(line(moment), file=self._stream, flush=True)
+        print(self._line(moment), file=self._stream, flush=True)
 
 
 def line(moment: Moment) -> str:
