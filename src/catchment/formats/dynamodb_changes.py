@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -75,9 +76,8 @@ class ChangeDecoder:
             self._add(name, letter)
             if letter not in self._columns[name].letters:
                 raise ValueError(f"{table}: the key attribute {name} is {letter} and cannot be declared otherwise")
-        for name, kind in self._declared.items():
-            if letter_is_fixed(kind):
-                self._add(name, "")
+        for name in self._declared:
+            self._add(name, "")
         for name, letter in (known or {}).items():
             self._add(name, letter)
         self.schema = self._new_schema()
@@ -88,7 +88,7 @@ class ChangeDecoder:
         return {
             name: column.letters[0]
             for name, column in self._columns.items()
-            if name not in self._key and not letter_is_fixed(self._declared.get(name))
+            if name not in self._key and column.letters and not letter_is_fixed(self._declared.get(name))
         }
 
     def decode(self, records: Sequence[bytes], *, lane: str, positions: Sequence[bytes]) -> list[Decoded]:
@@ -108,7 +108,13 @@ class ChangeDecoder:
         columns["_lane"] = pa.repeat(pa.scalar(lane), len(records))
         columns["_position"] = pa.array(positions, pa.binary())
         images = _images(read, operations, wrong)
-        return self._batches(images, columns, positions, wrong)
+        return self._batches(
+            images,
+            columns,
+            positions,
+            wrong,
+            lambda begin, end: self.decode(records[begin:end], lane=lane, positions=positions[begin:end]),
+        )
 
     def scan(
         self,
@@ -143,7 +149,17 @@ class ChangeDecoder:
             "_event_id": pa.nulls(count, pa.string()),
         }
         none = _none_of(read)
-        return self._batches((read, none), columns, positions, wrong, chunk=chunk, snapshot=snapshot)
+        return self._batches(
+            (read, none),
+            columns,
+            positions,
+            wrong,
+            lambda begin, end: self.scan(
+                items[begin:end], lane=lane, chunk=chunk, snapshot=snapshot, ordinal=ordinal + begin, read_at=read_at
+            ),
+            chunk=chunk,
+            snapshot=snapshot,
+        )
 
     def truncate(self, *, lane: str, chunk: str, snapshot: str | None = None) -> list[Decoded]:
         """What the lake has of this table is older than this generation: a `t` row, below all of its rows."""
@@ -165,13 +181,15 @@ class ChangeDecoder:
         columns: dict[str, pa.Array],
         positions: Sequence[bytes],
         wrong: Wrong,
+        part: Callable[[int, int], list[Decoded]],
         *,
         chunk: str | None = None,
         snapshot: str | None = None,
     ) -> list[Decoded]:
         """The events of these rows.
 
-        images: after and before. columns: the envelope, without what comes of the images.
+        images: after and before. columns: the envelope, without what comes of the images. part: decodes some of the
+        rows. They come apart where columns appear, so that a row's schema does not depend on what came after it.
         """
         count = len(positions)
         attributes = Attributes.of(images)
@@ -180,7 +198,10 @@ class ChangeDecoder:
         there = np.concatenate([np.asarray(image.is_valid()) for image in images])
         self._check_keys(attributes, there, wrong)
         usable = _Usable(attributes, ~wrong.rows)
-        self._learn(usable)
+        new = self._new_attributes(usable)
+        if cuts := sorted({row for row, _, _ in new if row}):
+            return [event for begin, end in pairwise([0, *cuts, count]) for event in part(begin, end)]
+        self._learn(attributes, new)
         values, lost = self._values(usable)
         after, before = _struct(values, there, 0, count, self.schema), _struct(values, there, count, count, self.schema)
         columns |= {
@@ -235,28 +256,36 @@ class ChangeDecoder:
             for item in np.flatnonzero(there & ~found).tolist():
                 wrong.at(item % len(wrong.rows), reason)
 
-    def _learn(self, usable: _Usable) -> None:
-        """Columns for attributes that are new, by the first value of each that has a type."""
+    def _new_attributes(self, usable: _Usable) -> list[tuple[int, int, int]]:
+        """Attributes without a column yet: row and entry of the first value that has a type, and the name."""
         attributes = usable.attributes
-        new = [code for code, name in enumerate(attributes.names) if name not in self._columns]
         found = []
-        for code in new:
+        for code in (code for code, name in enumerate(attributes.names) if self._would_add(name)):
             entries = usable.of(code)
             entries = entries[attributes.letters[entries] != NULL]
             if len(entries):
                 rows = usable.row(entries)
-                first = int(entries[np.argmin(rows)])
-                found.append((int(rows.min()), first, code))
-        for _, entry, code in sorted(found):
+                found.append((int(rows.min()), int(entries[np.argmin(rows)]), code))
+        return sorted(found)
+
+    def _learn(self, attributes: Attributes, new: Sequence[tuple[int, int, int]]) -> None:
+        """Columns for these attributes."""
+        for _, entry, code in new:
             self._add(attributes.names[code], LETTERS[attributes.letters[entry]])
-        if found:
+        if new:
             self.schema = self._new_schema()
 
     def _add(self, name: str, letter: str) -> None:
-        # Column names ignore case in the engines that read the lake.
-        if name and name.lower() not in self._folded:
+        if self._would_add(name):
             self._folded.add(name.lower())
             self._columns[name] = attribute_column(name, letter, self._declared.get(name))
+
+    def _would_add(self, name: str) -> bool:
+        """Is this a new column, or one that is declared as string and waits for its first value's type?"""
+        if name in self._columns:
+            return not self._columns[name].letters
+        # Column names ignore case in the engines that read the lake.
+        return bool(name) and name.lower() not in self._folded
 
     def _new_schema(self) -> TableSchema:
         """The key first, the rest by name: the same columns make the same schema, whatever came first."""

@@ -74,7 +74,7 @@ def attribute_column(name: str, letter: str, declared: pa.DataType | None = None
     """
     kind = declared if declared is not None else _BY_LETTER.get(letter, pa.string())
     if pa.types.is_string(kind):
-        return AttributeColumn(name, kind, (letter,), _as_is)
+        return AttributeColumn(name, kind, (letter,) if letter else (), _as_is)
     return AttributeColumn(name, kind, *_reading(name, kind))
 
 
