@@ -145,6 +145,8 @@ def aws(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsAc
     monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))  # a command that starts a stand-in finds it installed
     account = enter(monkeypatch, ministack.environ(account_number()))
     yield account
+    if ministack.running:
+        account.empty()
     account.close()
 
 
@@ -168,6 +170,8 @@ def kinesis_local(
     variables = ministack.environ(account_number())
     account = enter(monkeypatch, {**variables, "AWS_ENDPOINT_URL_KINESIS": kinesis_server.endpoint})
     yield account
+    if ministack.running:
+        account.empty()
     account.close()
 
 

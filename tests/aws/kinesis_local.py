@@ -6,11 +6,13 @@ A Node.js program from npm, pinned by tests/aws/node/package-lock.json, installe
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import IO, Self
 
@@ -71,10 +73,14 @@ class KinesisLocal:
         )
         heard = threading.Event()
         threading.Thread(target=self._listen, args=(self._process, heard), daemon=True).start()
-        if not heard.wait(START_SECONDS) or self._port is None:
-            words = self._last_words()
-            self.stop()
-            raise AssertionError(f"kinesis-local did not start: {words}")
+        deadline = time.monotonic() + START_SECONDS
+        heard.wait(START_SECONDS)
+        while not self._answers():  # it hangs up on whoever calls right after it began to listen
+            if self.pid is None or time.monotonic() > deadline:
+                words = self._last_words()
+                self.stop()
+                raise AssertionError(f"kinesis-local did not start: {words}")
+            time.sleep(0.01)
         return self
 
     def stop(self) -> None:
@@ -88,6 +94,18 @@ class KinesisLocal:
                 process.kill()
                 process.wait()
         self._errors.close()
+
+    def _answers(self) -> bool:
+        if self._port is None:
+            return False
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=START_SECONDS)
+        try:
+            connection.request("GET", "/healthcheck")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def _last_words(self) -> str:
         self._errors.seek(0)
