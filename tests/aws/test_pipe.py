@@ -83,7 +83,7 @@ def test_the_next_run_goes_on_after_the_last(journey: AwsAccount, tmp_path: Path
     assert quantities == {str(key): list(range(key, 25, 5)) for key in range(5)}
 
 
-def test_what_is_too_large_goes_without_its_old_image_or_to_the_dead_letters(
+def test_what_is_too_large_goes_without_its_old_image_or_is_a_dead_letter(
     journey: AwsAccount, tmp_path: Path
 ) -> None:
     for letter in "\x01\x02":  # one byte in DynamoDB, six in JSON
