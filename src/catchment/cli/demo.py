@@ -1,4 +1,4 @@
-"""`catchment demo`: the whole of it on this machine, with a PostgreSQL of its own."""
+"""`catchment demo`: the whole of it on this machine, with a PostgreSQL or an AWS of its own."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Annotated
 import typer
 
 from catchment.cli.signals import stop_on_signals
+from catchment.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="See it work: an embedded PostgreSQL, a shop, a lake.")
+app = typer.Typer(no_args_is_help=True, help="See it work: a server on this machine, traffic in it, a lake.")
 
 DIRECTORY = Path("shop-demo")
+GADGETS_DIRECTORY = Path("gadgets-demo")
 SECONDS_WITHOUT_TERMINAL = 20.0
 
 
 @app.callback()
 def group() -> None:
-    """See it work: an embedded PostgreSQL, a shop, a lake."""
+    """See it work: a server on this machine, traffic in it, a lake."""
 
 
 @app.command(epilog="Example: catchment demo shop --seconds 20 --rate 500 --json")
@@ -55,6 +57,50 @@ def shop(
         else:
             outcome = demo.run(stop, Lines(sys.stderr, line))
     print(to_json(outcome) if as_json or not on_screen else summary_text(outcome))
+
+
+@app.command(epilog="Example: catchment demo gadgets --seconds 20 --rate 50 --json")
+def gadgets(
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="How long to write orders; until Ctrl-C on a terminal, else 20.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Changes of orders a second, up to 5,000.")] = 50,
+    shape: Annotated[
+        str, typer.Option(help="serverless (pipe, Kinesis, Firehose, S3), direct (into Iceberg), or both.")
+    ] = "serverless",
+    directory: Annotated[Path, typer.Option("--dir", help="Where what it makes is kept; each run begins anew.")] = (
+        GADGETS_DIRECTORY
+    ),
+    seed: Annotated[int, typer.Option(help="The same seed makes the same orders and changes.")] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="No screen; a JSON document as the last thing on stdout.")
+    ] = False,
+) -> None:
+    """Start AWS's stand-in, sell gadgets in DynamoDB, carry every change to S3 and SQL, and watch.
+
+    The first run installs the stand-in (MiniStack) into an environment of its own. It ends with the proof that
+    gadget_sales has the table's orders, and fails when it has not.
+    """
+    from catchment.demo.gadgets_demo import GadgetsDemo, Shape, to_json
+    from catchment.demo.gadgets_views import line, summary_text
+    from catchment.demo.views import Lines
+
+    if shape not in set(Shape):
+        raise ConfigError(f"--shape is {', '.join(Shape)}.")
+    on_screen = sys.stdout.isatty() and not as_json
+    if seconds is None and not on_screen:
+        seconds = SECONDS_WITHOUT_TERMINAL
+    with stop_on_signals() as stop:
+        demo = GadgetsDemo(directory, rate=rate, seconds=seconds, seed=seed, shape=Shape(shape))
+        if on_screen:
+            from catchment.demo.gadgets_screen import GadgetsScreen
+
+            outcome = demo.run(stop, GadgetsScreen(directory))
+        else:
+            outcome = demo.run(stop, Lines(sys.stderr, line))
+    print(to_json(outcome) if as_json else summary_text(outcome))
+    if not outcome.equal:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: catchment demo server shop-demo --detach")

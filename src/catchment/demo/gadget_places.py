@@ -1,0 +1,87 @@
+"""What the gadgets' pipeline consists of in an AWS account, by the names of the example: made where it is not there."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from catchment.demo.order_table import OrderTable
+from catchment.errors import SinkUnavailable
+
+if TYPE_CHECKING:
+    from catchment.aws.local.delivery_stream import DeliveryStreamConfig
+
+TABLE = "OrderTable"
+STREAM = "gadget-sales-stream"
+DELIVERY = "gadget-sales-delivery"
+BUCKET = "gadget-sales-data"
+DATABASE = "gadgets_sales_db"
+LOCATION = f"s3://{BUCKET}/"
+HANDLER = "catchment.aws.firehose_transform:handler"
+PARTITION_KEY = "$.dynamodb.Keys.orderid.S"
+
+BUFFER_SECONDS = 0.5
+"""Of the demo's Firehose. AWS's shortest useful one is some seconds: each buffer becomes an object."""
+STREAM_SECONDS = 60.0
+
+
+@contextmanager
+def aws_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Within it this process and its children are in that account, and know of no other."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    for name in before:
+        del os.environ[name]
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+def make_table() -> OrderTable:
+    """The table of orders, with its stream."""
+    table = OrderTable(TABLE)
+    table.create()
+    return table
+
+
+def make_delivery() -> None:
+    """The Kinesis stream, the bucket, and the Glue database over it."""
+    from catchment.aws.local.clients import client
+    from catchment.glue.gadgets import ensure_gadgets
+
+    kinesis = client("kinesis")
+    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    client("s3").create_bucket(Bucket=BUCKET)
+    ensure_gadgets(LOCATION, database=DATABASE, first_hour=datetime.now(UTC))
+    deadline = time.monotonic() + STREAM_SECONDS
+    while _status(kinesis) != "ACTIVE":
+        if time.monotonic() > deadline:
+            raise SinkUnavailable(f"The Kinesis stream {STREAM} is not ready after {STREAM_SECONDS:.0f} s. Try again.")
+        time.sleep(0.1)
+
+
+def delivery_stream() -> DeliveryStreamConfig:
+    """The Firehose, as `infra/terraform/gadgets` has it but for its buffers, which are short here."""
+    from catchment.aws.local.delivery_stream import DeliveryStreamConfig
+
+    return DeliveryStreamConfig(
+        name=DELIVERY,
+        bucket=BUCKET,
+        stream=STREAM,
+        prefix="!{timestamp:yyyy}/!{timestamp:MM}/!{timestamp:dd}/!{timestamp:HH}/",
+        error_prefix="errors/!{firehose:error-output-type}/!{timestamp:yyyy}/!{timestamp:MM}/!{timestamp:dd}/",
+        buffer_seconds=BUFFER_SECONDS,
+        compression="GZIP",
+        function=HANDLER,
+    )
+
+
+def _status(kinesis: Any) -> str:
+    return str(kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamStatus"])
