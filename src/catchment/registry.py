@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "catchment.components"
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
-    "source": {"postgres": "catchment.sources.postgres.config:PostgresSourceConfig"},
+    "source": {
+        "postgres": "catchment.sources.postgres.config:PostgresSourceConfig",
+        "dynamodb": "catchment.sources.dynamodb.config:DynamoDbSourceConfig",
+    },
     "transform": {"hash": "catchment.transforms.config:HashConfig"},
     "sink": {
         "iceberg": "catchment.sinks.iceberg.config:IcebergSinkConfig",

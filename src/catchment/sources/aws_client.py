@@ -5,6 +5,7 @@ Credentials and region come from AWS's own chain; `AWS_ENDPOINT_URL` decides who
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +59,9 @@ def aws_client(service: str, region: str | None) -> Any:
         user_agent_extra="catchment",
     )
     try:
-        return boto3.session.Session().client(service, region_name=region, config=limits)
+        # boto3 itself knows AWS_DEFAULT_REGION only, other SDKs AWS_REGION.
+        wanted = region or os.environ.get("AWS_REGION")
+        return boto3.session.Session().client(service, region_name=wanted, config=limits)
     except BotoCoreError as error:
         raise ConfigError(
             f"AWS cannot be asked: {error} Set `source.region` or AWS_REGION, and AWS_PROFILE where profiles are used."

@@ -27,6 +27,8 @@ from catchment.sources.shards import (
 
 CLOCK_SKEW_SECONDS = 10
 """How far this machine's clock may be ahead of AWS's: what was begun at LATEST is found again by time."""
+IDLE_SECONDS = 0.2
+"""How long to wait after an answer without records, unless somebody is in a hurry."""
 LISTING_SECONDS = 60.0
 """How often shards are listed although no shard has ended."""
 LONGEST_BACKOFF_SECONDS = 10.0
@@ -46,6 +48,7 @@ class _Reading:
     iterator: str | None = None
     taken: bool = False
     failures: int = 0
+    read_at: float = 0.0
     behind_ms: int | None = None
     empty_since: deque[float] = field(default_factory=deque)
 
@@ -55,7 +58,7 @@ class ShardReader:
 
     places: how far each shard was read (what `places` gave, kept durably). Without any it is a first start, at `start`:
     TRIM_HORIZON for all there is, LATEST for what comes. workers: so many reads at the same time. wake: set when there
-    is something to take, so that one thread can wait for several readers.
+    is something to take, so that one thread can wait for several readers; who waits clears it.
 
     Of each shard at most one page waits, so that memory is bounded by the number of shards that are being read.
     Throttling and expired iterators are handled here; anything else that fails is raised by `next`, and after it only
@@ -125,8 +128,6 @@ class ShardReader:
             if not self._pages:
                 if self._error is not None:
                     raise self._error
-                if self._wake is not None:
-                    self._wake.clear()
                 return None
             page = self._pages.popleft()
             self._hand_over(page)
@@ -142,12 +143,11 @@ class ShardReader:
             return dict(self._lineage.places)
 
     def hurry(self) -> None:
-        """Ask all shards as soon as may be, instead of when it is their turn."""
+        """Ask all shards again as soon as may be."""
         with self._changed:
-            now = time.monotonic()
             for one in self._reading.values():
                 if not one.failures:
-                    one.due = min(one.due, now + self._client.reads_apart_seconds / 2)
+                    one.due = min(one.due, one.read_at + self._client.reads_apart_seconds)
             self._changed.notify_all()
 
     def read_until(self) -> float:
@@ -305,6 +305,7 @@ class ShardReader:
             reading.failures = 0
             reading.iterator = answer.next_iterator
             reading.behind_ms = answer.behind_ms
+            reading.read_at = began
             reading.due = began + self._client.reads_apart_seconds
             if numbers:
                 reading.next_place = numbers[-1]
@@ -323,8 +324,8 @@ class ShardReader:
         if answer.behind_ms:
             # An answer may be empty in the middle of a shard.
             reading.empty_since.clear()
-            reading.due = began
             return
+        reading.due = began + max(IDLE_SECONDS, self._client.reads_apart_seconds)
         reading.empty_since.append(began)
         if len(reading.empty_since) > self._client.empty_reads_at_tip:
             reading.empty_since.popleft()

@@ -93,7 +93,7 @@ class StreamClient(Protocol):
 
     @property
     def reads_apart_seconds(self) -> float:
-        """How long to wait between two reads of one shard."""
+        """How long to wait between two reads of one shard at least."""
         ...
 
     @property

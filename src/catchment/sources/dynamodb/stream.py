@@ -29,10 +29,11 @@ LIMIT = 1000
 class DynamoDbStream:
     """A stream by its ARN. Contract: `catchment.sources.shards.StreamClient`."""
 
-    reads_apart_seconds = 0.2
+    reads_apart_seconds = 0.02
     empty_reads_at_tip = 3
 
     def __init__(self, arn: str, region: str | None = None, client: Any = None) -> None:
+        """client: of DynamoDB Streams, where there is one already; making one takes a while."""
         self._arn = arn
         self._client = client or aws_client("dynamodbstreams", region)
 
