@@ -30,6 +30,7 @@ _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 _SHORTEST = 8
 """Bytes of the shortest plain value, `{"S":""}`."""
 _NUMBER = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?$"
+_BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
 def _word(text: bytes) -> np.uint64:
@@ -152,10 +153,11 @@ class Attributes:
         self.letters[(first == _NULL) & true] = NULL
         self.letters[~long_enough] = 0
         self._exclude_escapes(data)
-        numbers = np.flatnonzero(self.letters == N)
-        if len(numbers):
-            usual = pc.match_substring_regex(self.contents(numbers), _NUMBER).to_numpy(zero_copy_only=False)
-            self.letters[numbers[~usual]] = 0
+        for letter, pattern in ((N, _NUMBER), (B, _BASE64)):
+            entries = np.flatnonzero(self.letters == letter)
+            if len(entries):
+                usual = pc.match_substring_regex(self.contents(entries), pattern).to_numpy(zero_copy_only=False)
+                self.letters[entries[~usual]] = 0
 
     def _exclude_escapes(self, data: Bytes) -> None:
         """A scalar with a backslash, or with more quotes than its own, is not plain."""

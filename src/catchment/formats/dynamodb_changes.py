@@ -100,14 +100,16 @@ class ChangeDecoder:
             return []
         read = self._reader.records(records)
         wrong = Wrong(len(records))
-        for row in np.flatnonzero(~read.is_change).tolist():
-            wrong.at(row, why_not(records[row]))
+        wrong.where(~read.is_json, "it has text that UTF-8 cannot hold (half of a surrogate pair)")
         operations = _operations(read, wrong)
         columns = self._moment(read, wrong)
         columns["_op"] = operations
         columns["_lane"] = pa.repeat(pa.scalar(lane), len(records))
         columns["_position"] = pa.array(positions, pa.binary())
         images = _images(read, operations, wrong)
+        # Most reasons are older than what was found here.
+        for row in wrong.reasons:
+            wrong.reasons[row] = why_not(records[row]) or wrong.reasons[row]
         return self._batches(
             images,
             columns,

@@ -25,7 +25,7 @@ _RECORD = (
 )
 _RECORDS = f"""
 WITH parsed AS MATERIALIZED (SELECT from_json(text, '{_RECORD}') AS r FROM texts)
-SELECT r.dynamodb IS NOT NULL AS is_change, r.eventID AS event_id, r.eventName AS event_name,
+SELECT r IS NOT NULL AS is_json, r.eventID AS event_id, r.eventName AS event_name,
     r.dynamodb.SequenceNumber AS sequence_number, r.dynamodb.ApproximateCreationDateTime AS created_at,
     r.dynamodb.NewImage AS new_image, r.dynamodb.OldImage AS old_image, r.dynamodb.Keys AS keys
 FROM parsed
@@ -39,7 +39,10 @@ _ITEMS = f"SELECT from_json(text, '{_IMAGE}') AS item FROM texts"
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Change records, one row each. Members are JSON texts, images maps; NULL when a record does not have them."""
+    """Change records, one row each. Members are JSON texts, images maps; NULL when a record does not have them.
+
+    is_json: false where a record could not be read at all.
+    """
 
     event_id: pa.Array
     event_name: pa.Array
@@ -48,7 +51,7 @@ class Records:
     new_image: pa.MapArray
     old_image: pa.MapArray
     keys: pa.MapArray
-    is_change: npt.NDArray[np.bool_]
+    is_json: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,9 @@ class RecordReader:
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
 
     def records(self, records: Sequence[bytes]) -> Records:
-        """What these records say; where one is not a change record, `is_change` is false and `why_not` says why."""
+        """What these records say."""
         columns = self._read(_RECORDS, records)
-        is_change = columns.pop("is_change")
-        return Records(**columns, is_change=np.asarray(is_change))
+        return Records(**columns | {"is_json": np.asarray(columns["is_json"])})
 
     def sources(self, records: Sequence[bytes]) -> list[SourceRecords]:
         """The tables and streams that these records are of, in the order of their first records."""
@@ -145,12 +147,12 @@ def key_types(record: bytes) -> dict[str, str]:
     return found
 
 
-def why_not(record: bytes) -> str:
-    """Why these bytes are no change record, without a value of it."""
+def why_not(record: bytes) -> str | None:
+    """Why these bytes are no change record, without a value of it; None when they are one."""
     try:
         parse_record(json.loads(record))
     except PoisonRecord as error:
         return str(error)
     except (ValueError, RecursionError):
-        pass
-    return "the record is not JSON"
+        return "the record is not JSON"
+    return None
