@@ -8,6 +8,8 @@
 * `ministack`: AWS's stand-in, one for each test process, installed by the first test that asks for it.
 * `aws`: an account of its own on it, in `os.environ`; `aws.client("dynamodb")`, and `aws.environ` for subprocesses.
 * `kinesis_local`: the same, but its Kinesis is kinesis-local, whose shards can be split and merged.
+* `busy_aws`: before `aws`, or before `kinesis_local` where a test has that too, a proxy that throttles, refuses parts,
+  and loses answers (`aws/busy_aws.py`). What the test itself asks by `aws.client` goes past it.
 * `scans`: DuckDB with its Iceberg extension, and Polars (`readers/scans.py`), one process for the whole run.
 
 A server that is not installed skips its tests, visibly.
@@ -15,6 +17,8 @@ A server that is not installed skips its tests, visibly.
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import signal
 import tempfile
@@ -28,6 +32,7 @@ import pytest
 from psycopg import sql
 
 from aws.account import AwsAccount, account_number, enter
+from aws.busy_aws import BusyAws, busy
 from aws.kinesis_local import KinesisLocal
 from catchment.demo.account import server_account
 from catchment.demo.binaries import find_binaries, server_version
@@ -173,6 +178,18 @@ def kinesis_local(
     if ministack.running:
         account.empty()
     account.close()
+
+
+@pytest.fixture
+def busy_aws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[BusyAws]:
+    fixture = "kinesis_local" if "kinesis_local" in request.fixturenames else "aws"
+    account: AwsAccount = request.getfixturevalue(fixture)
+    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    print(f"replay with CATCHMENT_SEED={seed}")
+    with busy({"": account.endpoint, "kinesis": account.endpoint_of("kinesis")}, seed) as proxy:
+        monkeypatch.delenv("AWS_ENDPOINT_URL_KINESIS", raising=False)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ class AwsAccount:
         self.number = variables["AWS_ACCESS_KEY_ID"]
         self.region = variables["AWS_REGION"]
         self.endpoint = variables["AWS_ENDPOINT_URL"]
+        self._variables = dict(variables)
         self._session = _session()
         self._clients: dict[str, Any] = {}
 
@@ -29,10 +30,14 @@ class AwsAccount:
         """For a subprocess: the whole environment as it is now."""
         return dict(os.environ)
 
+    def endpoint_of(self, service: str) -> str:
+        """Where a service answers, with no proxy in between."""
+        return self._variables.get(f"AWS_ENDPOINT_URL_{service.upper()}", self.endpoint)
+
     def client(self, name: str) -> Any:
-        """A boto3 client, the same one each time: `client("dynamodb")`."""
+        """A boto3 client of the test's own, the same one each time: `client("dynamodb")`."""
         if name not in self._clients:
-            self._clients[name] = self._session.client(name)
+            self._clients[name] = self._session.client(name, endpoint_url=self.endpoint_of(name))
         return self._clients[name]
 
     def empty(self) -> None:
