@@ -17,8 +17,6 @@ A server that is not installed skips its tests, visibly.
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
 import signal
 import tempfile
@@ -43,6 +41,7 @@ from catchment.errors import ConfigError
 from readers.environment import NoReadersError, find
 from readers.scans import Scans
 from readers.spark import Spark
+from seeds import first_seed
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache"
@@ -184,7 +183,7 @@ def kinesis_local(
 def busy_aws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[BusyAws]:
     fixture = "kinesis_local" if "kinesis_local" in request.fixturenames else "aws"
     account: AwsAccount = request.getfixturevalue(fixture)
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     with busy({"": account.endpoint, "kinesis": account.endpoint_of("kinesis")}, seed) as proxy:
         monkeypatch.delenv("AWS_ENDPOINT_URL_KINESIS", raising=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from catchment.aws.kinesis_transform import handler
 from catchment.aws.local.error_output import failed_records
 from catchment.aws.put_record_batch import MOST_BYTES, Line, batches
 from catchment.errors import ConfigError, SinkRefused
+from seeds import first_seed
 from unit.test_stream_record import SECRET, lambda_event
 
 DELIVERY = "gadget-sales-delivery"
@@ -153,7 +153,7 @@ def test_poison_lies_where_and_as_firehose_writes_it(delivery: AwsAccount) -> No
 
 
 def test_what_firehose_leaves_out_is_put_again(delivery: AwsAccount, busy: Gate) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     chosen, refusals = random.Random(seed), Counter[bytes]()
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from catchment.lakehouse.reading.replay import Replay
 from catchment.schema import envelope
 from pipelines.source_model import COLUMNS, SCHEMA, World, bronze
+from seeds import first_seed
 
 WORLDS = 150
 
@@ -23,7 +23,7 @@ WORLDS = 150
 @pytest.mark.parametrize("round_", range(12))
 @pytest.mark.parametrize("identity", ["default", "full"])
 def test_random_workloads_end_with_the_rows_of_the_source(identity: str, round_: int) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"CATCHMENT_SEED={seed}")
     worlds = run_worlds(random.Random(seed), full=identity == "full")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from pathlib import Path
 
 import psycopg
@@ -14,6 +12,7 @@ from catchment.verify.verification import Verification
 from pipelines import workload
 from pipelines.lake import catch_up, query, start, wait_for, write_pipeline
 from pipelines.workload import Workload
+from seeds import first_seed
 
 SILENT = {
     "with_default": ["ALTER TABLE {} ADD level int NOT NULL DEFAULT 3"],
@@ -114,7 +113,7 @@ def test_ddl_that_changes_no_rows_reads_nothing_again(database_18: str, tmp_path
 
 
 def test_ddl_beside_a_running_pipeline_and_changes_ends_in_equal_rows(database_18: str, tmp_path: Path) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"CATCHMENT_SEED={seed}")
     workload.set_up(database_18)
     pipeline = write_pipeline(tmp_path, database_18)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from catchment.lakehouse.reading.moment import LakeReader
 from catchment.lakehouse.table import Change, LakeTable
 from pipelines.rest_catalog import rest_catalog
 from readers.spark import Spark
+from seeds import first_seed
 
 CONFIG = LakehouseConfig()
 ROW = pa.schema([pa.field("id", pa.int64()), pa.field("note", pa.string())])
@@ -212,7 +212,7 @@ def test_a_reader_that_lives_long_reads_each_delete_file_once(rows: Rows, monkey
 def test_any_sequence_of_commits_is_read_as_pyiceberg_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pending: int
 ) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     monkeypatch.setattr(dead_rows, "_PENDING_POSITIONS", pending)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 from collections.abc import Iterator
 from decimal import Decimal
@@ -19,6 +18,7 @@ from catchment.lakehouse.gold.landing import GoldLayer
 from catchment.lakehouse.gold.model import load_models
 from catchment.lakehouse.gold.table import SNAPSHOTS_KEPT
 from pipelines.bronze_lake import BronzeLake
+from seeds import first_seed
 
 COPY = "-- key: id\n-- refresh: changes\nSELECT id, city, amount FROM current.orders"
 ROWS = 400
@@ -208,7 +208,7 @@ COLUMNS = """
 
 
 def test_any_workload_gives_the_rows_that_replacing_whole_gives(lake: BronzeLake) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(1 << 30)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     draw = random.Random(seed)
     gold = layer(lake, SQL.format(columns=COLUMNS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from catchment.lakehouse.commit import open_or_create
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.reading.connection import connect_lake
 from catchment.lakehouse.silver.versions import versions_schema
+from seeds import first_seed
 
 CONFIG = LakehouseConfig()
 ROW = pa.schema([pa.field("id", pa.int64()), pa.field("status", pa.string())])
@@ -170,7 +170,7 @@ def test_a_composite_key_and_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_any_course_of_events_gives_the_history_that_a_simple_model_gives(tmp_path: Path) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     events: list[dict[str, Any]] = []

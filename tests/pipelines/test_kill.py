@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from catchment import failpoint
 from pipelines.lake import catch_up, expect_equal, expect_once, expect_verified, query, start, wait_for, write_pipeline
 from pipelines.workload import TABLES, Workload, set_up
+from seeds import first_seed
 
 
 @pytest.mark.parametrize("postgres", ["18"], indirect=True)
@@ -32,7 +32,7 @@ def test_many_kills_anywhere_lose_and_double_nothing(database: str, tmp_path: Pa
 
 
 def _rounds(database: str, directory: Path, names: list[str], catch_up_bytes: int, rounds: int) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     set_up(database)
@@ -55,8 +55,8 @@ def _rounds(database: str, directory: Path, names: list[str], catch_up_bytes: in
 @pytest.mark.parametrize("postgres", ["18"], indirect=True)
 def test_every_change_after_the_snapshot_is_in_bronze_once(database: str, tmp_path: Path) -> None:
     """With nothing before the slot, the count of changes is exactly the application's own."""
-    seed = random.randrange(10**6)
-    print(f"replay with seed {seed}")
+    seed = first_seed()
+    print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     set_up(database, rows=0)
     pipeline = write_pipeline(tmp_path, database)

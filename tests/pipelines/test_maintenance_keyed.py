@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from catchment.lakehouse.silver.key_index import NOWHERE
 from catchment.lakehouse.silver.keyed_table import KeyedTable
 from catchment.lakehouse.writer import LakeWriter
 from pipelines import iceberg_writer as writer
+from seeds import first_seed
 
 NAME = ("silver", "rows")
 SCHEMA = pa.schema(
@@ -239,7 +239,7 @@ def test_a_table_that_is_emptied_meanwhile_stays_empty(lake: KeyedLake, monkeypa
 
 
 def test_merges_and_maintenance_in_any_order_leave_each_row_once(lake: KeyedLake) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     draw = random.Random(seed)
     for n in range(40):

@@ -17,6 +17,7 @@ from catchment.testing.lake import silver_differences
 from pipelines import maintained_writer as writer
 from pipelines.overtaking import SIMPLE
 from pipelines.test_silver import rows
+from seeds import first_seed
 
 
 def run(directory: Path, seed: int, *arguments: str, failpoint: str = "") -> int:
@@ -49,7 +50,7 @@ def expect_everything(directory: Path, seed: int) -> None:
 
 
 def new_seed() -> int:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     return seed
 

@@ -29,6 +29,7 @@ from catchment.testing.changes import Change
 from catchment.testing.clock import FakeClock
 from catchment.testing.faults import FailAfterFlush, FailAfterWrite, FailBeforeFlush, FailBeforeWrite, Fault, FaultySink
 from catchment.testing.scripted import Abort, Chunk, Quiet, Rows, ScriptedSource, ScriptedSystem, Transaction
+from seeds import first_seed
 
 ORDERS = TableSchema(
     TableId("shop", "orders"), (Column("id", pa.int64(), "number", key=True), Column("v", pa.string(), "text"))
@@ -136,8 +137,8 @@ def test_a_sink_that_fails_at_any_call_loses_and_doubles_nothing(target: Target,
 
 
 def test_many_random_failures_of_both_sinks_lose_and_double_nothing(target: Target) -> None:
-    seed = random.randrange(10**6)
-    print(f"replay with seed {seed}")
+    seed = first_seed()
+    print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     kinds = (FailBeforeWrite, FailAfterWrite, FailBeforeFlush, FailAfterFlush)
     one, other = ([chance.choice(kinds)(at=chance.randint(1, 12)) for _ in range(6)] for _ in range(2))

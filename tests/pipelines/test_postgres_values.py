@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from pipelines.capture import capturing
+from seeds import first_seed
 
 # type → values as SQL literals (NULL is added to each)
 TYPES: dict[str, list[str]] = {
@@ -81,8 +82,8 @@ def _rows(seed: int) -> list[list[str]]:
 
 @pytest.mark.parametrize("chunk_bytes", [8192, 16 << 20])
 def test_a_value_is_the_same_in_snapshot_and_stream(database: str, chunk_bytes: int) -> None:
-    seed = random.randrange(10**6)
-    print(f"replay with seed {seed}")
+    seed = first_seed()
+    print(f"replay with CATCHMENT_SEED={seed}")
     rows = _rows(seed)
     columns = ", ".join(f"c{n} {kind}" for n, kind in enumerate(TYPES))
     with psycopg.connect(database, autocommit=True) as connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import random
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from catchment.sinks.iceberg.sink import IcebergSink
 from catchment.testing.lake import silver_differences
 from pipelines.overtaking import SCHEMA, Overtaking, write
 from pipelines.rest_catalog import rest_catalog
+from seeds import first_seed
 
 RULES = """\
 tables:
@@ -154,7 +154,7 @@ class Lake:
 
 
 def seeds(rounds: int) -> list[int]:
-    first = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    first = first_seed()
     print(f"replay with CATCHMENT_SEED={first}")
     return list(range(first, first + int(os.environ.get("CATCHMENT_ROUNDS", str(rounds)))))
 

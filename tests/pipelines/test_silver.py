@@ -24,6 +24,7 @@ from catchment.schema import TableSchema
 from catchment.sinks.iceberg.config import IcebergSinkConfig
 from catchment.sinks.iceberg.sink import IcebergSink
 from pipelines.overtaking import SCHEMA, SIMPLE, Overtaking, write
+from seeds import first_seed
 
 
 def open_sink(directory: Path, lakehouse: LakehouseConfig | None = None) -> tuple[IcebergSink, Progress]:
@@ -89,7 +90,7 @@ def test_silver_is_the_table_however_snapshot_and_stream_overtake_each_other(
     tmp_path: Path, schema: TableSchema, segment: int, full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(silver_module, "SEGMENT_ROWS", segment)
-    first = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    first = first_seed()
     for seed in range(first, first + int(os.environ.get("CATCHMENT_ROUNDS", "4"))):
         print(f"replay with CATCHMENT_SEED={seed}")
         directory = tmp_path / str(seed)
@@ -114,7 +115,7 @@ tables:
 @pytest.mark.parametrize("chunks", [0, 3])
 def test_a_row_that_breaks_a_quarantine_rule_is_kept_aside_until_a_change_mends_it(tmp_path: Path, chunks: int) -> None:
     (tmp_path / "quality.yaml").write_text(RULES)
-    first = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    first = first_seed()
     lakehouse = LakehouseConfig(quality=tmp_path / "quality.yaml")
     aside = 0
     for seed in range(first, first + 3):
@@ -142,7 +143,7 @@ def _expect_judged(source: Overtaking, catalog: Catalog) -> int:
 
 @pytest.mark.parametrize("history", ["items", "items.amount"])
 def test_history_has_every_version_from_when_to_when(tmp_path: Path, history: str) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     source = Overtaking(seed, chunks=0)
     lakehouse = LakehouseConfig(history=[history])
@@ -159,7 +160,7 @@ def test_history_has_every_version_from_when_to_when(tmp_path: Path, history: st
 
 @pytest.mark.parametrize("cut", [False, True], ids=["whole bronze", "cut bronze"])
 def test_history_that_is_switched_on_later_begins_with_what_is_known(tmp_path: Path, cut: bool) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     source = Overtaking(seed, chunks=0)
     run(source, tmp_path, actions=8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from catchment.schema import Column, TableSchema
 from pipelines.overtaking import LANE, SIMPLE, SNAPSHOT, Overtaking, write
 from pipelines.rest_catalog import rest_catalog
 from pipelines.test_silver import RULES, compact, open_sink, rows
+from seeds import first_seed
 
 
 def item(number: int, note: str = "x", amount: int = 5) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def test_silver_is_the_table_wherever_flushes_come_into_transactions(
     tmp_path: Path, segment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(silver_module, "SEGMENT_ROWS", segment)
-    first = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    first = first_seed()
     for seed in range(first, first + int(os.environ.get("CATCHMENT_ROUNDS", "3"))):
         print(f"replay with CATCHMENT_SEED={seed}")
         directory = tmp_path / str(seed)

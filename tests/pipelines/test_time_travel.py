@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from catchment.lakehouse.silver.table import silver_schema
 from catchment.lakehouse.silver.versions import versions_schema
 from catchment.lakehouse.table import LakeTable
 from catchment.schema import envelope
+from seeds import first_seed
 
 CONFIG = LakehouseConfig()
 ROW = pa.struct([("id", pa.int64()), ("status", pa.string())])
@@ -337,7 +337,7 @@ def test_what_is_no_moment_is_refused() -> None:
 
 def test_any_course_of_changes_is_shown_as_it_was_at_each_moment(lake: Lake) -> None:
     """By bronze and by history alike, also with moments that changes share."""
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     alive: dict[int, str] = dict.fromkeys(range(5), "read")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-import random
 import signal
 import subprocess
 import threading
@@ -32,6 +30,7 @@ from catchment.verify.verification import Verification
 from pipelines import workload
 from pipelines.lake import COMMAND, catch_up, run, start, wait_for, write_pipeline
 from pipelines.workload import Workload
+from seeds import first_seed
 
 
 def verify(pipeline: Path, table: str | None = None, *, deep: bool = True) -> Verdict:
@@ -78,7 +77,7 @@ def test_what_the_lake_does_not_have_yet_is_read_beside_the_slot(database: str, 
     workload.set_up(database)
     pipeline = write_pipeline(tmp_path, database)
     catch_up(pipeline)
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"CATCHMENT_SEED={seed}")
     behind = Workload(database, seed)
     with psycopg.connect(database) as connection:
@@ -93,7 +92,7 @@ def test_what_the_lake_does_not_have_yet_is_read_beside_the_slot(database: str, 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_there_is_no_false_alarm_while_changes_go_on(database: str, tmp_path: Path, rounds: int) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"CATCHMENT_SEED={seed}")
     workload.set_up(database)
     pipeline = write_pipeline(tmp_path, database)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from pipelines.workload import Workload, set_up
 from readers.process import ReaderError
 from readers.scans import Scans
 from readers.spark import Spark
+from seeds import first_seed
 
 NOT_RUN = """\
 name: shop
@@ -154,7 +153,7 @@ def first(rows: pa.Table) -> tuple[Any, ...]:
 def test_readers_open_the_lake_by_name_while_a_pipeline_writes(
     database_18: str, tmp_path: Path, spark: Spark, scans: Scans
 ) -> None:
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(2**32)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     set_up(database_18)
     pipeline = write_pipeline(tmp_path, database_18)

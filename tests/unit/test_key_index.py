@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import random
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from catchment.lakehouse.silver import key_index
 from catchment.lakehouse.silver.key_hash import KeyHash, Keys
 from catchment.lakehouse.silver.key_index import NOWHERE, KeyIndex
+from seeds import first_seed
 
 SEED = bytes(range(16))
 
@@ -100,7 +100,7 @@ def test_each_key_is_found_where_it_was_written_last(
 ) -> None:
     monkeypatch.setattr(key_index, "ASIDE", aside)
     monkeypatch.setattr(key_index, "SMALLEST", 4)
-    seed = int(os.environ.get("CATCHMENT_SEED", random.randrange(10**6)))
+    seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     index, model, end = KeyIndex(tmp_path), dict[int, int](), 0
