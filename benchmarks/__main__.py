@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from benchmarks import (
     catch_up,
     commits,
+    firehose_handler,
     freshness,
     idle,
     live,
@@ -51,6 +52,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "silver-freshness": freshness.silver_freshness,
     "silver-read": silver_read.silver_read,
     "quality": quality.quality,
+    "firehose-handler": firehose_handler.firehose_handler,
 }
 
 

@@ -72,9 +72,18 @@ def parse_json(text: str) -> Any:
     Raises ValueError when the text is not one JSON document (NaN and Infinity are none).
     """
     try:
-        return _DECODER.decode(text)
+        return _document(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _document(text: str) -> Any:
+    try:
+        document, end = _DECODER.raw_decode(text)
+    except json.JSONDecodeError:
+        end = -1
+    # White space around it, or an error: the slower way knows both.
+    return document if end == len(text) else _DECODER.decode(text)
 
 
 def _no_constant(_: str) -> Any:

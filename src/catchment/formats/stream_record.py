@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from catchment.formats.dynamodb_json import Item, event_form
 
 INSERT, MODIFY, REMOVE, UNKNOWN = "INSERT", "MODIFY", "REMOVE", "UNKNOWN"
 EVENT_NAMES = frozenset({INSERT, MODIFY, REMOVE})
+CREATED_AT = "dynamodb.ApproximateCreationDateTime"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))
 """Epoch times below the first number are multiplied by the second: seconds, milliseconds, microseconds."""
@@ -92,10 +94,20 @@ def parse_record(document: object) -> StreamRecord:
         sequence_number,
         label,
         table or _text(document, "tableName"),
-        None if created_at is None else epoch_microseconds(created_at, "dynamodb.ApproximateCreationDateTime"),
+        None if created_at is None else _created_at(created_at),
         _text(change, "StreamViewType"),
         None if identity is None else _service(identity),
     )
+
+
+def _created_at(value: object) -> int:
+    # A stream has whole seconds, so that many records have the same text.
+    return _created_at_text(value) if isinstance(value, str) else epoch_microseconds(value, CREATED_AT)
+
+
+@lru_cache(maxsize=1024)
+def _created_at_text(value: str) -> int:
+    return epoch_microseconds(value, CREATED_AT)
 
 
 def _text(members: Mapping[str, Any], name: str) -> str | None:
@@ -120,6 +132,7 @@ def _service(identity: object) -> str | None:
     return principal if kind == "Service" and isinstance(principal, str) else None
 
 
+@lru_cache(maxsize=256)
 def arn_parts(arn: str) -> tuple[str | None, str | None]:
     """Table and label of a stream's ARN: `arn:aws:dynamodb:REGION:ACCOUNT:table/TABLE/stream/LABEL`."""
     before, found, label = arn.partition("/stream/")
