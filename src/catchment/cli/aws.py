@@ -147,6 +147,97 @@ def firehose(
 
 
 @app.command(
+    epilog="Example: catchment aws mapping --stream gadget-sales-stream "
+    "--function catchment.aws.kinesis_transform:handler"
+)
+def mapping(
+    stream: Annotated[str | None, typer.Option(help="The Kinesis stream, by name or ARN.")] = None,
+    function: Annotated[
+        str | None, typer.Option(help="module:name in this process, or a Lambda's name or ARN.")
+    ] = None,
+    from_mapping: Annotated[
+        str | None, typer.Option(metavar="UUID", help="A mapping that exists: run as it is described.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="At most so many records at a time.")] = 100,
+    window_seconds: Annotated[float, typer.Option(help="Let records wait so long for a batch.")] = 0,
+    retries: Annotated[int, typer.Option(help="Try a batch again so often; -1: without end, as AWS does.")] = -1,
+    age_seconds: Annotated[int, typer.Option(help="Give up records older than this; -1: none.")] = -1,
+    bisect: Annotated[bool, typer.Option("--bisect", help="Cut a batch that raised in two.")] = False,
+    on_failure: Annotated[
+        str | None, typer.Option(metavar="ARN", help="An SQS queue or an S3 bucket that is told of what was given up.")
+    ] = None,
+    latest: Latest = False,
+    state: State = STATE,
+    idle_seconds: IdleSeconds = None,
+    as_json: RunnerJson = False,
+) -> None:
+    """Give a stream's records to a function, as a Kinesis event source mapping of Lambda does.
+
+    Heeds batchItemFailures, cuts batches, tries again, gives up. On AWS the real mapping does this.
+    """
+    from catchment.aws.local.event_source_mapping import EventSourceMapping, MappingRules
+    from catchment.aws.local.stream_batch import RetryRules
+    from catchment.cli.runner_line import run
+    from catchment.errors import ConfigError
+
+    rules = MappingRules(batch_size, window_seconds, RetryRules(retries, bisect, age_seconds=age_seconds), on_failure)
+    if from_mapping is not None:
+        rules, described_stream, described_function = MappingRules.described(from_mapping)
+        stream, function = stream or described_stream, function or described_function
+    if stream is None or function is None:
+        raise ConfigError("Give --stream and --function, or --from-mapping.")
+    run(
+        EventSourceMapping(stream, function, state, rules, start=_start(latest)),
+        f"mapping {stream} → {function}",
+        idle_seconds,
+        as_json,
+    )
+
+
+@app.command(
+    epilog="Example: catchment aws replay s3://gadget-sales-data/errors/ --stream gadget-sales-stream --dry-run"
+)
+def replay(
+    errors: Annotated[str, typer.Argument(metavar="S3-URL", help="Where error objects are: s3://bucket/errors/.")],
+    stream: Annotated[str | None, typer.Option(help="Put the raw records into this Kinesis stream.")] = None,
+    firehose_name: Annotated[
+        str | None, typer.Option("--firehose", metavar="NAME", help="Put them to this delivery stream instead.")
+    ] = None,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="Only records with this error code; objects are then not marked as replayed."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and put nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put the records of the error output again, once what failed at them was mended.
+
+    Each object is replayed once: a mark beside it says so.
+    """
+    from dataclasses import asdict
+
+    from catchment.aws.local import replay as replaying
+    from catchment.aws.local.s3_place import S3Place
+    from catchment.cli.signals import stop_on_signals
+    from catchment.errors import ConfigError
+
+    if (stream is None) == (firehose_name is None):
+        raise ConfigError("Give either --stream or --firehose: where the records are to be put.")
+    target = replaying.to_kinesis(stream) if stream is not None else replaying.to_firehose(str(firehose_name))
+    with stop_on_signals() as stop:
+        done = replaying.replay(
+            S3Place.of(errors), target, stop, codes=frozenset(code) if code else None, dry_run=dry_run
+        )
+    if as_json:
+        print(json.dumps({"dry_run": dry_run, **asdict(done)}))
+        return
+    print(
+        f"{done.records:,} records of {done.objects:,} objects {'would be' if dry_run else 'were'} put again; "
+        f"{done.before:,} objects had been before; {done.unreadable:,} lines cannot be read."
+    )
+
+
+@app.command(
     epilog="Example: catchment aws reconcile s3://gadget-sales-data/ --table OrderTable "
     "--stream gadget-sales-stream --dry-run"
 )
