@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -294,8 +294,9 @@ def test_reading_kinesis_goes_on_after_a_sequence_number_and_at_a_time(aws: AwsA
     kinesis = sales_stream(aws)
     (shard,) = [shard["ShardId"] for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]]
     first = kinesis.put_record(StreamName=STREAM, Data=b"first", PartitionKey="1")
-    middle = until(lambda: time.time_ns() > time.time_ns() // 10**6 * 10**6 + 500_000 and datetime.now(UTC))
-    time.sleep(0.01)  # the time between two records has to lie between them
+    (arrived,) = [record["ApproximateArrivalTimestamp"] for record in records(kinesis, shard)]
+    middle = arrived + timedelta(milliseconds=10)
+    until(lambda: datetime.now(UTC) > middle)
     kinesis.put_record(StreamName=STREAM, Data=b"second", PartitionKey="1")
     after = records(kinesis, shard, "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=first["SequenceNumber"])
     assert [record["Data"] for record in after] == [b"second"]
