@@ -120,7 +120,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 @pytest.fixture
 def gold(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """Every model's rows, as tables of schema gold."""
-    for table, rows in (("silver.OrderTable", silver(orders())), ("bronze.OrderTable", bronze())):
+    for table, rows in (("silver.dynamodb_OrderTable", silver(orders())), ("bronze.dynamodb_OrderTable", bronze())):
         connection.register("rows", rows)
         connection.execute(f"CREATE TABLE {table} AS FROM rows")
         connection.unregister("rows")
@@ -201,8 +201,8 @@ def test_each_model_can_be_asked_in_athena(tmp_path: Path) -> None:
 
 def test_spark_gives_the_same_rows(gold: duckdb.DuckDBPyConnection, spark: Spark) -> None:
     engines = Engines(gold, spark)
-    engines.show("silver", "OrderTable", silver(orders()))
-    engines.show("bronze", "OrderTable", bronze())
+    engines.show("silver", "dynamodb_OrderTable", silver(orders()))
+    engines.show("bronze", "dynamodb_OrderTable", bronze())
     for one in models():
         assert engines.compare(one) > 0, one.name
         engines.show("gold", one.name, engines.duckdb(one))

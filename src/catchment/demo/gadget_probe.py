@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from catchment.demo.child import run_child, tell
 from catchment.demo.gadget_places import DATABASE
 from catchment.demo.gadgets_outcome import CHANGES_BY_UPI, UNITS_TODAY, answers
-from catchment.demo.probe import snapshots
+from catchment.demo.probe import snapshots, tables
 from catchment.errors import CatchmentError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ ANSWER_SECONDS = 1.0
 ROWS = 6
 
 SEEN = "SELECT COUNT(*), MAX(CASE WHEN event_type = 'INSERT' THEN order_timestamp END) FROM sales_data_table"
-SEEN_IN_BRONZE = "SELECT count(*), max(after.order_timestamp) FILTER (WHERE _op = 'c') FROM bronze.OrderTable"
+BRONZE = "dynamodb_OrderTable"
+SEEN_IN_BRONZE = f"SELECT count(*), max(after.order_timestamp) FILTER (WHERE _op = 'c') FROM bronze.{BRONZE}"
 
 
 class Sight(Protocol):
@@ -88,7 +89,8 @@ class DirectSight:
         import catchment
 
         with catchment.connect(self._pipeline) as lake:
-            found = _pair(lake.execute(SEEN_IN_BRONZE))
+            # Before the first flush there is no table.
+            found = _pair(lake.execute(SEEN_IN_BRONZE)) if BRONZE in tables(lake, "bronze") else (0, None)
         self._seen = self._there
         return found
 

@@ -355,7 +355,7 @@ class GadgetsDemo:
         with catchment.connect(self._directory / "pipeline.yaml") as lake:
             orders = asked_orders(lake.execute(ORDERS.replace("gadget_sales", "gold.gadget_sales")))
             inserted = lake.execute(
-                "SELECT epoch_us(after.order_timestamp) AS at FROM bronze.OrderTable WHERE _op = 'c'"
+                "SELECT epoch_us(after.order_timestamp) AS at FROM bronze.dynamodb_OrderTable WHERE _op = 'c'"
             )
             moments = inserted.fetchnumpy()["at"].astype("float64") / 1e6
             compared = compare_orders(table, orders)

@@ -11,8 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from catchment.demo.gadget_places import BUCKET, DELIVERY, STREAM, TABLE
-from catchment.demo.gadgets_outcome import UNITS_TODAY
+from catchment.demo.gadget_places import BUCKET, DATABASE, DELIVERY, STREAM, TABLE
 from catchment.demo.gadgets_views import HIDDEN, GadgetsMoment
 from catchment.demo.screen import HIGH, Highlight, LiveScreen
 from catchment.demo.views import size
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from catchment.aws.local.counters import RunnerSnapshot
 
 UPI_ROWS = 4
+UNITS_ROWS = 6
 LATE_MS = 3_000
 
 
@@ -47,9 +47,8 @@ class GadgetsScreen(LiveScreen[GadgetsMoment]):
         if not answers:
             return []
         units, upi = answers["units_today"], answers["changes_by_upi"]
-        shown: list[RenderableType] = [
-            self._units.table("units_today", units["rows"], "Units sold today (gadget_sales)")
-        ]
+        title = "Units sold today"
+        shown: list[RenderableType] = [self._units.table("units_today", units["rows"], title, UNITS_ROWS)]
         if self._console.height >= HIGH:
             newest = [{name: row[name] for name in row if name not in HIDDEN} for row in upi["newest"][:UPI_ROWS]]
             title = f"Paid by UPI, newest of {upi['rows']:,} changes (sales_data_table)"
@@ -114,7 +113,7 @@ def _foot(moment: GadgetsMoment, directory: Path) -> RenderableType:
     if moment.seconds:
         lines.append(f"In another terminal: . {directory}/aws.env\n")
         if moment.firehose is not None:
-            lines.append(f'    catchment query --database gadgets_sales_db "{UNITS_TODAY}"\n')
+            lines.append(f'    catchment query --database {DATABASE} "SELECT * FROM gadget_sales LIMIT 5"\n')
         if moment.report is not None:
             lines.append(f'    catchment query {directory}/pipeline.yaml "SELECT * FROM gold.product_performance"\n')
     lines.append("Ctrl-C ends it.", style="dim")

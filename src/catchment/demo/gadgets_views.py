@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -66,8 +67,8 @@ def summary_text(outcome: GadgetsOutcome) -> str:
         f"{count:,} {kind}s" if kind != "modify" else f"{count:,} changes" for kind, count in outcome.kinds.items()
     )
     lines = [f"{outcome.writes:,} writes to DynamoDB in {outcome.seconds:.0f} s ({kinds})."]
-    for name, shape in outcome.shapes.items():
-        lines += ["", *_shape_text(name, shape)]
+    for number, (name, shape) in enumerate(outcome.shapes.items()):
+        lines += ["", *_shape_text(name, shape), *(_answers_text(shape) if number == 0 else [])]
     if outcome.shapes_equal is not None:
         verdict = (
             "the same gadget_sales rows" if outcome.shapes_equal else "DIFFERENT gadget_sales rows: please report this"
@@ -89,24 +90,34 @@ def _shape_text(name: str, shape: ShapeOutcome) -> list[str]:
         lines.append(
             f"  PutItem to seen by a query: {late.p50:,.0f} ms (half of the orders), {late.p99:,.0f} ms (99 %)"
         )
-    for answer in shape.queries.values():
-        rows = answer["rows"] if isinstance(answer["rows"], list) else answer["newest"]
-        lines += ["", f"  {answer['sql']}", *_table_text(rows, answer["rows"])]
     return lines
 
 
-def _table_text(rows: list[dict[str, Any]], total: Any) -> list[str]:
+def _answers_text(shape: ShapeOutcome) -> list[str]:
+    lines = []
+    for answer in shape.queries.values():
+        total = answer["rows"] if isinstance(answer["rows"], int) else len(answer["rows"])
+        rows = answer["newest"] if "newest" in answer else answer["rows"]
+        lines += ["", f"  {answer['sql']}", *_table_text(rows[:TEXT_ROWS], total)]
+    return lines
+
+
+def _table_text(rows: list[dict[str, Any]], total: int) -> list[str]:
     if not rows:
         return ["    no rows"]
     names = [name for name in rows[0] if name not in HIDDEN]
-    cells = [names, *([str(row[name]) for name in names] for row in rows)]
+    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(names))]
     lines = [
         "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     ]
-    more = total - len(rows) if isinstance(total, int) else 0
-    return [*lines, *([f"    and {more:,} rows more"] if more > 0 else [])]
+    return [*lines, *([f"    and {total - len(rows):,} rows more"] if total > len(rows) else [])]
 
 
+def _cell(value: Any) -> str:
+    return "" if value is None else re.sub(r"\.(\d{3})\d{3}(\+00:00)?$", r".\1", str(value))
+
+
+TEXT_ROWS = 6
 HIDDEN = frozenset({"event_id", "sequence_number", "stream_label", "order_date", "datehour", "event_time"})
 """Columns that are left out where there is little room; the JSON has them."""

@@ -95,7 +95,9 @@ class Highlight:
         self._values: dict[tuple[str, str, str], Any] = {}
         self._changed: dict[tuple[str, str, str], datetime] = {}
 
-    def table(self, name: str, rows: list[dict[str, Any]], title: str | None = None) -> RenderableType:
+    def table(
+        self, name: str, rows: list[dict[str, Any]], title: str | None = None, limit: int = GOLD_ROWS
+    ) -> RenderableType:
         """The table with its first rows; the first column says which row is which."""
         now = datetime.now(UTC)
         result = Table(
@@ -105,7 +107,7 @@ class Highlight:
         for column in columns:
             numeric = any(isinstance(row[column], (int, float)) for row in rows)
             result.add_column(column.replace("_", " "), justify="right" if numeric else "left")
-        for row in rows[:GOLD_ROWS]:
+        for row in rows[:limit]:
             key = str(next(iter(row.values())))
             result.add_row(*(self._cell((name, key, column), row[column], now) for column in columns))
         return result

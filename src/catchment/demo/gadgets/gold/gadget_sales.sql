@@ -11,4 +11,4 @@ SELECT
     order_timestamp,
     status,
     CAST(coalesce(order_timestamp, _committed_at) AS DATE) AS date
-FROM silver.OrderTable
+FROM silver.dynamodb_OrderTable

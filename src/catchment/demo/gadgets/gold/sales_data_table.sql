@@ -1,7 +1,7 @@
 -- name: sales_data_table
 -- description: Every change of an order, one row each: what a removed one was, what any other became.
--- The same columns as the table sales_data_table of the serverless shape. Orders that the first scan found have no event:
--- their event_type is UNKNOWN.
+-- The columns of the table sales_data_table of the serverless shape, but for stream_label. Orders that the first scan
+-- found have no event: their event_type is UNKNOWN.
 SELECT
     coalesce(after.orderid, before.orderid) AS orderid,
     CASE WHEN _op = 'd' THEN before.product_name ELSE after.product_name END AS product_name,
@@ -20,5 +20,5 @@ SELECT
             _committed_at
         ) AS DATE
     ) AS order_date
-FROM bronze.OrderTable
+FROM bronze.dynamodb_OrderTable
 WHERE _op <> 't'
