@@ -11,9 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -23,50 +21,13 @@ from catchment.progress import Progress
 from catchment.sinks.base import Sink
 from catchment.sinks.files.reader import complete_ranges
 from catchment.sinks.files.sink import MOST_WAITS, FilesSink
-from catchment.sinks.files.store import LocalStore
+from catchment.sinks.files.store import LocalStore, Store
 from catchment.testing.changes import Change, RandomChanges, make_batch, read_changes, replay_seed
 from catchment.testing.delivery import Delivery
 from catchment.testing.scripted import Chunk, Quiet, Rows, ScriptedSystem, Transaction
 from catchment.testing.sinks import ITEMS, NOTES, expect, insert, make_script
+from conformance.breaking_store import BreakingStore
 from conformance.files_harness import FilesHarness, read_parquet
-
-
-class BreakingStore(LocalStore):
-    """Breaks at its n-th operation: before it, in the middle of an object, or after it. `steps` counts them."""
-
-    def __init__(self, root: Path, break_at: int | None = None) -> None:
-        super().__init__(root)
-        self.steps = 0
-        self.refuses_records = False
-        self._break_at = break_at
-
-    def step(self, data: bytes = b"") -> None:
-        self.steps += 1
-        if self.steps == self._break_at or (b'"done"' in data and self.refuses_records):
-            raise SinkUnavailable("The store broke here, as it was told to.")
-
-    def get(self, path: str) -> bytes | None:
-        self.step()
-        return super().get(path)
-
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        self.step(data)
-        done = super().put_if_absent(path, data)
-        self.step()
-        return done
-
-    @contextmanager
-    def create(self, path: str) -> Iterator[BinaryIO]:
-        self.step()
-        with super().create(path) as file:
-            yield file
-            self.step()
-        self.step()
-
-    def delete(self, path: str) -> None:
-        self.step()
-        super().delete(path)
-        self.step()
 
 
 class BreakingHarness(FilesHarness):
@@ -75,10 +36,14 @@ class BreakingHarness(FilesHarness):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, "parquet", "none", file_rows=4)
         self.break_at: int | None = None
-        self.store = BreakingStore(directory)
+        self.store = BreakingStore(self.place())
+
+    def place(self) -> Store:
+        """The store, unbroken."""
+        return LocalStore(self.directory)
 
     def sink(self) -> Sink:
-        self.store = BreakingStore(self.directory, self.break_at)
+        self.store = BreakingStore(self.place(), self.break_at)
         return FilesSink(self.store, pipeline="suite", file_rows=self._file_rows, format="parquet")
 
 
@@ -244,6 +209,7 @@ def test_a_range_that_was_begun_is_cut_again_to_the_same_names(tmp_path: Path) -
     assert run(harness, system, flush_every=3, overlap=2, group=3)
     first = next(complete_ranges(tmp_path))
     assert [data.path for data in first.objects] == said["objects"]
+    assert first.end is not None
     assert json.loads(first.end.to_json()) == said["to"]
 
 
@@ -338,7 +304,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from catchment.sinks.files.sink import MOST_WAITS, FilesSink
-from catchment.sinks.files.store import LocalStore
+from catchment.sinks.files.store import LocalStore, Store
 from catchment.testing.delivery import Delivery
 from catchment.testing.scripted import ScriptedSystem
 from catchment.testing.sinks import make_script

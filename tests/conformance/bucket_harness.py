@@ -1,0 +1,102 @@
+"""What the tests of the files sink read a bucket with: a copy of it in a directory, read as the local sink's is."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from aws.account import AwsAccount
+from catchment.schema import TableSchema
+from catchment.sinks.base import Sink
+from catchment.sinks.files.naming import Naming
+from catchment.sinks.files.s3_store import S3Store
+from catchment.sinks.files.sink import FilesSink
+from catchment.sinks.files.store import Store
+from conformance.files_harness import FilesHarness
+from conformance.test_files_sink_crashes import BreakingHarness
+
+BUCKET = "gadget-sales-data"
+
+
+def new_prefix(aws: AwsAccount) -> str:
+    """A prefix of its own in a bucket that is there."""
+    aws.client("s3").create_bucket(Bucket=BUCKET)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
+
+
+def keys(aws: AwsAccount, url: str) -> list[str]:
+    """The paths under a prefix."""
+    prefix = f"{url.removeprefix(f's3://{BUCKET}/')}/"
+    pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return [one["Key"].removeprefix(prefix) for page in pages for one in page.get("Contents", ())]
+
+
+def mirror(aws: AwsAccount, url: str, directory: Path) -> Path:
+    """Everything under a prefix as files."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    for path in keys(aws, url):
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        key = f"{url.removeprefix(f's3://{BUCKET}/')}/{path}"
+        target.write_bytes(aws.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read())
+    return directory
+
+
+class BucketHarness(FilesHarness):
+    """A prefix in S3 of the stand-in."""
+
+    def __init__(
+        self,
+        aws: AwsAccount,
+        directory: Path,
+        format_: Literal["ndjson", "parquet"],
+        compression: str,
+        *,
+        file_rows: int = 1_000_000,
+        naming: Naming | None = None,
+    ) -> None:
+        super().__init__(directory, format_, compression, file_rows=file_rows)
+        self.aws = aws
+        self.url = new_prefix(aws)
+        self._naming = naming
+
+    def sink(self) -> Sink:
+        return FilesSink(
+            S3Store(self.url),
+            pipeline="suite",
+            format=self._format,
+            compression=self._compression,
+            file_rows=self._file_rows,
+            naming=self._naming,
+        )
+
+    def read(self, schema: TableSchema) -> pa.Table:
+        mirror(self.aws, self.url, self.directory)
+        return super().read(schema)
+
+
+class BreakingBucketHarness(BreakingHarness):
+    """Small files, so that a range has several; the next sink breaks at `break_at`."""
+
+    def __init__(self, aws: AwsAccount, directory: Path) -> None:
+        self.aws = aws
+        self.url = new_prefix(aws)
+        self._copy = directory
+        super().__init__(directory)
+
+    @property
+    def directory(self) -> Path:
+        """The prefix as it is now."""
+        return mirror(self.aws, self.url, self._copy)
+
+    @directory.setter
+    def directory(self, _: Path) -> None:
+        """Only the base class wants it."""
+
+    def place(self) -> Store:
+        return S3Store(self.url)
