@@ -122,6 +122,9 @@ def _source(source: dict[str, Any]) -> list[str]:
         return [f"The source cannot be asked: {source['error']}"]
     if source["state"] == "missing":
         return list(source["notes"])
+    if source["kept_bytes"] is None and source["lag_bytes"] is None:
+        # A source that keeps nothing for its readers.
+        return [f"The source is {source['state']}: {source['position']}.", *source["notes"]]
     lines = [
         f"The slot is {source['state']} at {source['position']}, {size(source['lag_bytes'])} behind; the server keeps "
         f"{size(source['kept_bytes'])} of WAL for it and writes {size(source['bytes_per_second'])}/s."

@@ -23,6 +23,7 @@ from catchment.sources.shards import (
     Throttled,
     Trimmed,
     since,
+    since_microseconds,
 )
 
 CLOCK_SKEW_SECONDS = 10
@@ -300,6 +301,9 @@ class ShardReader:
 
     def _take(self, reading: _Reading, answer: Answer, began: float, asked_at: float) -> None:
         ended = answer.next_iterator is None
+        given = len(answer.sequence_numbers)
+        if (begun_at := since_microseconds(reading.next_place)) is not None:
+            answer = self._client.newer(answer, begun_at)
         numbers = answer.sequence_numbers
         with self._changed:
             reading.failures = 0
@@ -314,13 +318,14 @@ class ShardReader:
                 page = Page(reading.id, answer.records, numbers, ended, asked_at, answer.behind_ms)
                 self._pages.append(page)
             else:
-                self._note_empty(reading, answer, began)
+                if not given:
+                    self._note_empty(reading, answer, began, asked_at)
                 reading.taken = False
             self._changed.notify_all()
         if numbers or ended:
             self._tell()
 
-    def _note_empty(self, reading: _Reading, answer: Answer, began: float) -> None:
+    def _note_empty(self, reading: _Reading, answer: Answer, began: float, asked_at: float) -> None:
         if answer.behind_ms:
             # An answer may be empty in the middle of a shard.
             reading.empty_since.clear()
@@ -329,6 +334,10 @@ class ShardReader:
         reading.empty_since.append(began)
         if len(reading.empty_since) > self._client.empty_reads_at_tip:
             reading.empty_since.popleft()
+            if since_microseconds(reading.next_place) is not None:
+                # Begun at LATEST, and nothing came: what is kept would else go on naming the first moment.
+                reading.next_place = since(asked_at - CLOCK_SKEW_SECONDS)
+                self._lineage.places[reading.id] = reading.next_place
 
     def _list(self, ended: frozenset[str]) -> None:
         began = time.monotonic()

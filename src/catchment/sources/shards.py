@@ -117,6 +117,10 @@ class StreamClient(Protocol):
         """The next records."""
         ...
 
+    def newer(self, answer: Answer, begun_at: int) -> Answer:
+        """What of an answer was written at this time (epoch microseconds) or later, where that must be sorted out."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

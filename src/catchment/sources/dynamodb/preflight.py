@@ -69,5 +69,5 @@ def retention(config: DynamoDbSourceConfig) -> Retention:
     client = aws_client("dynamodb", config.region)
     tables = [describe_table(client, name) for name in config.tables]
     obstacles = [found[0] for table in tables if (found := table.obstacle()) is not None]
-    labels = ", ".join(f"{table.name}: {table.label}" for table in tables if table.label is not None)
-    return Retention("missing" if obstacles else "waiting", position=labels or None, notes=[*obstacles, RETENTION_NOTE])
+    labels = ", ".join(f"stream {table.label} of {table.name}" for table in tables if table.label is not None)
+    return Retention("missing" if obstacles else "ready", position=labels or None, notes=[*obstacles, RETENTION_NOTE])

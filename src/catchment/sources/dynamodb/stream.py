@@ -6,10 +6,11 @@ page; records live for 24 hours; an iterator for 15 minutes. An answer may be em
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from catchment.errors import CatchmentError
+from catchment.formats.stream_record import LAST_MICROSECOND, epoch_microseconds
 from catchment.sources.aws_client import THROTTLING, aws_client, translated
 from catchment.sources.shards import (
     LATEST,
@@ -62,6 +63,14 @@ class DynamoDbStream:
         records = got["Records"]
         return Answer(records, [one["dynamodb"]["SequenceNumber"] for one in records], got.get("NextShardIterator"))
 
+    def newer(self, answer: Answer, begun_at: int) -> Answer:
+        """A stream has the time of a change to the second only."""
+        kept = [at for at, one in enumerate(answer.records) if _created_at(one) >= begun_at - 1_000_000]
+        if len(kept) == len(answer.records):
+            return answer
+        records = [answer.records[at] for at in kept]
+        return Answer(records, [answer.sequence_numbers[at] for at in kept], answer.next_iterator)
+
     def _describe(self, wanted: dict[str, Any]) -> Iterator[list[Shard]]:
         more: dict[str, Any] = {}
         while True:
@@ -85,6 +94,11 @@ class DynamoDbStream:
                 f"There is no stream {self._arn}: it, or its table, was deleted, or is of another account."
             )
         return None
+
+
+def _created_at(record: Mapping[str, Any]) -> int:
+    created_at = record["dynamodb"].get("ApproximateCreationDateTime")
+    return LAST_MICROSECOND if created_at is None else epoch_microseconds(created_at)
 
 
 def _shard(described: dict[str, Any]) -> Shard:

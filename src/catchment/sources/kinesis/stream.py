@@ -72,6 +72,10 @@ class KinesisStream:
         numbers = [one["SequenceNumber"] for one in records]
         return Answer(records, numbers, got.get("NextShardIterator"), got.get("MillisBehindLatest"))
 
+    def newer(self, answer: Answer, begun_at: int) -> Answer:
+        """Kinesis was asked by time already."""
+        return answer
+
     def _known(self, code: str, said: str, shard: str) -> CatchmentError | None:
         if code in THROTTLING:
             return Throttled(f"AWS asks for fewer calls of {self._name} ({code}).")
