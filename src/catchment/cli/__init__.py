@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from catchment import __version__
-from catchment.cli import aws, demo, generate
+from catchment.cli import aws, catalog, demo, generate
 from catchment.cli.backup import backup
 from catchment.cli.exits import EXIT_CODES, exit_code
 from catchment.cli.gold import gold
@@ -78,6 +78,7 @@ app.command(epilog="Example: catchment restore pipeline.yaml catalog.backup --dr
 app.command(epilog="Example: catchment maintain pipeline.yaml --dry-run")(maintain)
 app.command(epilog="Example: catchment remove pipeline.yaml --table public.orders")(remove)
 app.command(epilog="Example: catchment schema > pipeline.schema.json")(schema)
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(generate.app, name="generate")
 app.add_typer(aws.app, name="aws")
 

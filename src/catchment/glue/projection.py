@@ -51,11 +51,15 @@ class Projection:
 
     def values(self, location: str) -> dict[str, str] | None:
         """The partition that an object is in, its values as they are written; None when it is in none."""
-        found = self._pattern.match(location)
-        if found is None:
+        values = self.written(location)
+        if values is None or not all(self.columns[name].exists(value) for name, value in values.items()):
             return None
-        values = {name: found[f"p{at}"] for at, name in enumerate(self.columns)}
-        return values if all(self.columns[name].exists(value) for name, value in values.items()) else None
+        return values
+
+    def written(self, location: str) -> dict[str, str] | None:
+        """The values that stand in an object's place, in the declared ranges or not; None when it has another form."""
+        found = self._pattern.match(location)
+        return None if found is None else {name: found[f"p{at}"] for at, name in enumerate(self.columns)}
 
     def levels(self) -> list[str | None]:
         """What each directory behind `prefix` says: a column's name, or None for one to be matched as it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ _INPUT = [
 ]
 """What UpdateTable takes of what GetTable gives."""
 
-_ATTEMPTS = 10
+_ATTEMPTS = 30
 _NUMBERS = frozenset({"tinyint", "smallint", "int", "bigint", "decimal", "float", "double"})
 
 
@@ -64,8 +64,8 @@ def table_of(answer: Mapping[str, Any]) -> GlueTable:
     return GlueTable(
         database=answer["DatabaseName"].lower(),
         name=answer["Name"].lower(),
-        columns=_columns(storage.get("Columns")),
-        keys=_columns(answer.get("PartitionKeys")),
+        columns=columns_of(storage.get("Columns")),
+        keys=columns_of(answer.get("PartitionKeys")),
         location=storage.get("Location") or "",
         serde=((storage.get("SerdeInfo") or {}).get("SerializationLibrary") or "").lower(),
         parameters=answer.get("Parameters") or {},
@@ -73,7 +73,7 @@ def table_of(answer: Mapping[str, Any]) -> GlueTable:
     )
 
 
-def _columns(found: Sequence[Mapping[str, str]] | None) -> dict[str, ColumnType]:
+def columns_of(found: Sequence[Mapping[str, str]] | None) -> dict[str, ColumnType]:
     return {column["Name"].lower(): parse(column.get("Type", "string")) for column in found or ()}
 
 
@@ -125,9 +125,9 @@ def external_json(table: GlueTable) -> dict[str, Any]:
         "Name": table.name,
         "TableType": "EXTERNAL_TABLE",
         "Parameters": {"EXTERNAL": "TRUE", "classification": "json", **table.parameters},
-        "PartitionKeys": _described(table.keys),
+        "PartitionKeys": described(table.keys),
         "StorageDescriptor": {
-            "Columns": _described(table.columns),
+            "Columns": described(table.columns),
             "Location": table.location,
             "InputFormat": _TEXT_INPUT,
             "OutputFormat": _TEXT_OUTPUT,
@@ -136,23 +136,40 @@ def external_json(table: GlueTable) -> dict[str, Any]:
     }
 
 
-def _described(columns: Mapping[str, ColumnType]) -> list[dict[str, str]]:
+def described(columns: Mapping[str, ColumnType]) -> list[dict[str, str]]:
     return [{"Name": name, "Type": str(kind)} for name, kind in columns.items()]
+
+
+Edit = Callable[[Mapping[str, Any] | None], tuple[dict[str, Any], list[str]]]
+"""From what Glue has (None: nothing) to what it should have, and what that changes, in words."""
 
 
 def ensure(glue: Client, database: str, wanted: Mapping[str, Any], *, dry_run: bool = False) -> list[str]:
     """Make a table or view, or bring it up to what is wanted; what was changed, in words.
 
-    What others added stays: columns, parameters, a wider number type. Changes made at the same time are read and kept:
-    each attempt begins with the table as it is then. Raises SinkRefused when the partition columns are others, which
-    Glue cannot change, and SinkUnavailable when others keep changing the table.
+    What others added stays: columns, parameters, a wider number type. Raises as `change` does, and SinkRefused when the
+    partition columns are others, which Glue cannot change.
+    """
+    return change(glue, database, wanted["Name"], lambda found: _merged(found, wanted, database), dry_run=dry_run)
+
+
+def change(glue: Client, database: str, name: str, edit: Edit, *, dry_run: bool = False) -> list[str]:
+    """Change what Glue has under a name; what was changed, in words. Nothing is written when nothing changes.
+
+    Changes that others make at the same time are kept: Glue takes an edit only of the version that it was made from,
+    and it is made again from the next one. Raises SinkUnavailable when that goes on for too long.
     """
     for _ in range(_ATTEMPTS):
-        found = find(glue, database, wanted["Name"])
-        merged, changes = _merged(found, wanted, database)
+        found = find(glue, database, name)
+        merged, changes = edit(found)
         if not changes or dry_run or _written(glue, database, merged, found):
             return changes
-    raise SinkUnavailable(f"Others keep changing {database}.{wanted['Name']} in Glue. Try again when they are done.")
+    raise SinkUnavailable(f"Others keep changing {database}.{name} in Glue. Try again when they are done.")
+
+
+def input_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what GetTable answered, what UpdateTable takes."""
+    return {key: found[key] for key in _INPUT if key in found}
 
 
 def _written(glue: Client, database: str, merged: Mapping[str, Any], found: Mapping[str, Any] | None) -> bool:
@@ -187,7 +204,7 @@ def _merged(
     is_view = "ViewOriginalText" in wanted
     if found is None:
         return dict(wanted), [f"{'view' if is_view else 'table'} {name} made"]
-    merged = {key: found[key] for key in _INPUT if key in found}
+    merged = input_of(found)
     if is_view != (found.get("TableType") == "VIRTUAL_VIEW"):
         raise SinkRefused(f"{name} is {'no' if is_view else 'a'} view in Glue; drop it or choose another name.")
     if is_view:
@@ -204,13 +221,13 @@ def _merged_view(merged: dict[str, Any], wanted: Mapping[str, Any], name: str) -
 
 def _merged_table(merged: dict[str, Any], wanted: Mapping[str, Any], name: str) -> tuple[dict[str, Any], list[str]]:
     changes: list[str] = []
-    if (theirs := _columns(merged.get("PartitionKeys"))) != (ours := _columns(wanted.get("PartitionKeys"))):
+    if (theirs := columns_of(merged.get("PartitionKeys"))) != (ours := columns_of(wanted.get("PartitionKeys"))):
         raise SinkRefused(
             f"{name} is partitioned by {_list(theirs)} in Glue, not by {_list(ours)}, and Glue cannot change that. "
             "Drop the table (its data stays) or choose another name."
         )
     storage, described = dict(merged.get("StorageDescriptor") or {}), wanted["StorageDescriptor"]
-    columns = _columns(storage.get("Columns"))
+    columns = columns_of(storage.get("Columns"))
     kept = list(storage.get("Columns") or ())
     for column in described["Columns"]:
         before, after = columns.get(column["Name"]), parse(column["Type"])
