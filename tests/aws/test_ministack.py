@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from aws.account import AwsAccount, account_number, enter
 from catchment.demo.ministack import MiniStack
+from catchment.errors import ConfigError
 
 CACHE = Path(__file__).parents[2] / ".cache" / "catchment"
 
@@ -82,6 +84,26 @@ def test_started_again_it_is_empty_and_where_it_was(
         assert server.endpoint == endpoint
         assert account.client("s3").list_buckets()["Buckets"] == []
         account.close()
+
+
+def test_a_port_that_another_program_took_meanwhile_is_left_to_it(ministack: MiniStack, tmp_path: Path) -> None:
+    with MiniStack(tmp_path, cache=CACHE) as server:
+        taken = server.port
+        server.stop()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", taken))
+            other.listen()
+            server.start()
+            assert server.running
+            assert server.port != taken
+
+
+def test_a_server_that_does_not_start_is_said_with_its_own_words(ministack: MiniStack, tmp_path: Path) -> None:
+    server = MiniStack(tmp_path, cache=CACHE, settings={"GATEWAY_PORT": "not a port"})
+    with pytest.raises(ConfigError, match=r"MiniStack did not start: .*not a port"):
+        server.start()
+    assert not server.running
 
 
 def test_an_account_sees_nothing_of_another(

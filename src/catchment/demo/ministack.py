@@ -28,6 +28,7 @@ REQUIREMENTS = Path(__file__).with_name("ministack-requirements.txt")
 REGION = "us-east-1"
 ACCOUNT = "000000000001"
 START_SECONDS = 60.0
+ANSWER_SECONDS = 1.0
 STOP_SECONDS = 10.0
 
 TIED_TO_US = """
@@ -164,7 +165,7 @@ class MiniStack:
         return True
 
     def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=START_SECONDS)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
         try:
             connection.request("GET", "/_ministack/health")
             return self._name.encode() in connection.getresponse().read()
