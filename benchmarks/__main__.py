@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from benchmarks import (
     catch_up,
     commits,
+    dynamodb_decode,
     firehose_handler,
     freshness,
     idle,
@@ -52,6 +53,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "silver-freshness": freshness.silver_freshness,
     "silver-read": silver_read.silver_read,
     "quality": quality.quality,
+    "dynamodb-decode": dynamodb_decode.dynamodb_decode,
     "firehose-handler": firehose_handler.firehose_handler,
 }
 

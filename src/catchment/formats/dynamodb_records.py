@@ -24,7 +24,7 @@ _RECORD = (
     f'"Keys":{_IMAGE},"NewImage":{_IMAGE},"OldImage":{_IMAGE}}}}}'
 )
 _RECORDS = f"""
-WITH parsed AS MATERIALIZED (SELECT from_json(text, '{_RECORD}') AS r FROM texts)
+WITH parsed AS NOT MATERIALIZED (SELECT from_json(text, '{_RECORD}') AS r FROM texts)
 SELECT r IS NOT NULL AS is_json, r.eventID AS event_id, r.eventName AS event_name,
     r.dynamodb.SequenceNumber AS sequence_number, r.dynamodb.ApproximateCreationDateTime AS created_at,
     r.dynamodb.NewImage AS new_image, r.dynamodb.OldImage AS old_image, r.dynamodb.Keys AS keys
@@ -102,7 +102,7 @@ class RecordReader:
 
     def _read(self, query: str, texts: Sequence[bytes]) -> dict[str, pa.Array]:
         try:
-            return self._query(query, pa.array(texts, pa.binary()).cast(pa.string()))
+            return self._query(query, _joined(texts).cast(pa.string()))
         except (pa.ArrowInvalid, duckdb.Error):
             return self._query(query, self._only_json(texts))
 
@@ -119,6 +119,15 @@ class RecordReader:
         finally:
             self._connection.unregister("texts")
         return {name: found.column(name).chunk(0) for name in found.column_names}
+
+
+def _joined(texts: Sequence[bytes]) -> pa.BinaryArray:
+    """As `pa.array`, in a fraction of its time. Raises ValueError when it is 2 GB or more."""
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    if ends[-1] >= 2**31:
+        raise ValueError("More than 2 GB of records at once: hand over fewer.")
+    offsets = np.concatenate(([0], ends)).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))])
 
 
 def _is_utf8(text: bytes) -> bool:
