@@ -55,7 +55,7 @@ def code_of(error: Exception) -> str:
 @contextmanager
 def aws_errors(what: str) -> Iterator[None]:
     """Turn what AWS answers into our errors: refused for good, or worth another try. `what` says what was asked."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, NoCredentialsError
 
     try:
         yield
@@ -68,10 +68,14 @@ def aws_errors(what: str) -> Iterator[None]:
         if code in _BUSY or _status(error) >= 500:
             raise SourceUnavailable(f"{what}: AWS answers {code}. Try again later.") from error
         raise SourceRefused(f"{what}: AWS answers {code}.") from error
-    except BotoCoreError as error:
+    except (HTTPClientError, ConnectionError) as error:
         raise SourceUnavailable(
             f"{what}: {type(error).__name__}. Is AWS_ENDPOINT_URL, or the network, right?"
         ) from error
+    except NoCredentialsError as error:
+        raise SourceRefused(f"{what}: there are no AWS credentials. Set them as for the AWS command line.") from error
+    except BotoCoreError as error:
+        raise SourceRefused(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _status(error: Exception) -> int:

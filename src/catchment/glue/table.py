@@ -168,8 +168,8 @@ def change(glue: Client, database: str, name: str, edit: Edit, *, dry_run: bool 
 
 
 def input_of(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what GetTable answered, what UpdateTable takes."""
-    return {key: found[key] for key in _INPUT if key in found}
+    """Of what GetTable answered, what UpdateTable takes: nothing that is empty text."""
+    return {key: found[key] for key in _INPUT if found.get(key) not in (None, "")}
 
 
 def _written(glue: Client, database: str, merged: Mapping[str, Any], found: Mapping[str, Any] | None) -> bool:
