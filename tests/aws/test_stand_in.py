@@ -73,10 +73,16 @@ def stream_arn(aws: AwsAccount) -> str:
     return str(aws.client("dynamodb").describe_table(TableName=TABLE)["Table"]["LatestStreamArn"])
 
 
+def shards(aws: AwsAccount, arn: str) -> list[dict[str, Any]]:
+    described = aws.client("dynamodbstreams").describe_stream(StreamArn=arn)["StreamDescription"]
+    found: list[dict[str, Any]] = described["Shards"]
+    return found
+
+
 def changes(aws: AwsAccount, arn: str | None = None, kind: str = "TRIM_HORIZON", **at: Any) -> list[dict[str, Any]]:
     """What is in the table's stream from there on."""
     streams, arn = aws.client("dynamodbstreams"), arn or stream_arn(aws)
-    (shard,) = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+    (shard,) = shards(aws, arn)
     found: list[dict[str, Any]] = []
     iterator: str | None = streams.get_shard_iterator(
         StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType=kind, **at
@@ -199,6 +205,33 @@ def test_a_stream_switched_off_and_on_is_another_one_with_a_later_label(aws: Aws
     second = stream_arn(aws)
     assert first.rpartition("/")[2] < second.rpartition("/")[2]
     assert [one["dynamodb"]["Keys"]["orderid"]["S"] for one in changes(aws, second)] == ["3"]
+    # The one before can still be read, to its end.
+    assert [one["dynamodb"]["Keys"]["orderid"]["S"] for one in changes(aws, first)] == ["1"]
+    (before,) = shards(aws, first)
+    assert "EndingSequenceNumber" in before["SequenceNumberRange"]
+    (now,) = shards(aws, second)
+    assert "EndingSequenceNumber" not in now["SequenceNumberRange"]
+
+
+def test_an_ended_shard_has_no_next_iterator_and_an_open_one_always_has(aws: AwsAccount) -> None:
+    dynamodb = order_table(aws)
+    dynamodb.put_item(TableName=TABLE, Item=order("1"))
+    arn = stream_arn(aws)
+    streams = aws.client("dynamodbstreams")
+    (shard,) = shards(aws, arn)
+    where = {"StreamArn": arn, "ShardId": shard["ShardId"]}
+    at = streams.get_shard_iterator(**where, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    for count in (1, 0, 0):
+        answer = streams.get_records(ShardIterator=at)
+        assert len(answer["Records"]) == count
+        at = answer["NextShardIterator"]
+    dynamodb.update_table(TableName=TABLE, StreamSpecification={"StreamEnabled": False})
+    answer = streams.get_records(ShardIterator=at)
+    while "NextShardIterator" in answer and answer["Records"]:
+        answer = streams.get_records(ShardIterator=answer["NextShardIterator"])
+    assert "NextShardIterator" not in answer
+    children = streams.describe_stream(StreamArn=arn, ShardFilter={"Type": "CHILD_SHARDS", "ShardId": shard["ShardId"]})
+    assert children["StreamDescription"]["Shards"] == []
 
 
 def test_a_batch_of_writes_has_each_key_once_and_25_at_most(aws: AwsAccount) -> None:
@@ -415,6 +448,16 @@ def test_a_multipart_upload_is_seen_whole_or_not_at_all_and_only_where_nothing_w
     s3.delete_object(Bucket=BUCKET, Key="big")
     s3.complete_multipart_upload(**complete)
     assert s3.get_object(Bucket=BUCKET, Key="big")["Body"].read() == b"".join(parts)
+
+
+def test_an_unfinished_upload_can_be_found_and_given_up(aws: AwsAccount) -> None:
+    s3 = bucket(aws)
+    upload = s3.create_multipart_upload(Bucket=BUCKET, Key="left/behind")["UploadId"]
+    s3.upload_part(Bucket=BUCKET, Key="left/behind", UploadId=upload, PartNumber=1, Body=b"x")
+    (found,) = s3.list_multipart_uploads(Bucket=BUCKET, Prefix="left/")["Uploads"]
+    assert (found["Key"], found["UploadId"]) == ("left/behind", upload)
+    s3.abort_multipart_upload(Bucket=BUCKET, Key="left/behind", UploadId=upload)
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=BUCKET)
 
 
 def test_keys_are_listed_in_order_by_prefix_and_in_pages(aws: AwsAccount) -> None:
