@@ -10,6 +10,7 @@ from typing import Literal
 import pyarrow as pa
 
 from aws.account import AwsAccount
+from aws.places import bucket_of, make_bucket
 from catchment.schema import TableSchema
 from catchment.sinks.base import Sink
 from catchment.sinks.files.naming import Naming
@@ -19,19 +20,21 @@ from catchment.sinks.files.store import Store
 from conformance.files_harness import FilesHarness
 from conformance.test_files_sink_crashes import BreakingHarness
 
-BUCKET = "gadget-sales-data"
-
 
 def new_prefix(aws: AwsAccount) -> str:
     """A prefix of its own in a bucket that is there."""
-    aws.client("s3").create_bucket(Bucket=BUCKET)
-    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
+    return f"s3://{make_bucket(aws)}/{uuid.uuid4().hex[:8]}"
+
+
+def key_of(url: str, path: str) -> str:
+    """The key of an object under a prefix."""
+    return f"{url.removeprefix('s3://').partition('/')[2]}/{path}"
 
 
 def keys(aws: AwsAccount, url: str) -> list[str]:
     """The paths under a prefix."""
-    prefix = f"{url.removeprefix(f's3://{BUCKET}/')}/"
-    pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    prefix = key_of(url, "")
+    pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket_of(aws), Prefix=prefix)
     return [one["Key"].removeprefix(prefix) for page in pages for one in page.get("Contents", ())]
 
 
@@ -42,8 +45,8 @@ def mirror(aws: AwsAccount, url: str, directory: Path) -> Path:
     for path in keys(aws, url):
         target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        key = f"{url.removeprefix(f's3://{BUCKET}/')}/{path}"
-        target.write_bytes(aws.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read())
+        found = aws.client("s3").get_object(Bucket=bucket_of(aws), Key=key_of(url, path))
+        target.write_bytes(found["Body"].read())
     return directory
 
 

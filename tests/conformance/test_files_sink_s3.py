@@ -15,6 +15,7 @@ import boto3
 import pytest
 
 from aws.account import AwsAccount
+from aws.places import bucket_of
 from catchment.component import BuildContext
 from catchment.errors import ConfigError, LeaseHeld, SinkRefused, SinkUnavailable
 from catchment.finding import Severity
@@ -27,7 +28,7 @@ from catchment.sinks.files.s3_store import S3Store
 from catchment.sinks.files.sink import FilesSink
 from catchment.testing.scripted import ScriptedSystem
 from catchment.testing.sinks import ITEMS, NOTES, SinkConformance, delivery, expect, insert
-from conformance.bucket_harness import BUCKET, BucketHarness, keys, new_prefix
+from conformance.bucket_harness import BucketHarness, key_of, keys, new_prefix
 
 HARNESSES: Mapping[str, Callable[[AwsAccount, Path], BucketHarness]] = {
     "ndjson, gzip, firehose's names": lambda aws, path: BucketHarness(
@@ -59,7 +60,7 @@ def test_gzip_says_so_as_firehose_does(aws: AwsAccount, tmp_path: Path) -> None:
     with delivery(harness, ScriptedSystem(insert("lane", ITEMS, 1))) as one:
         one.all().flush()
     (path,) = [path for path in keys(aws, harness.url) if path.endswith(".gz")]
-    found = aws.client("s3").get_object(Bucket=BUCKET, Key=f"{harness.url.rpartition('/')[2]}/{path}")
+    found = aws.client("s3").get_object(Bucket=bucket_of(aws), Key=key_of(harness.url, path))
     assert found["ContentEncoding"] == "gzip"
     assert gzip.decompress(found["Body"].read()).count(b"\n") == 1
 
@@ -83,13 +84,13 @@ def test_a_large_object_goes_up_in_parts_and_only_once(
 
 def test_uploads_that_nobody_completed_are_let_go_of_when_the_sink_opens(aws: AwsAccount) -> None:
     url = new_prefix(aws)
-    s3, key = aws.client("s3"), f"{url.rpartition('/')[2]}/public.items/000000000001-0001.ndjson"
-    s3.create_multipart_upload(Bucket=BUCKET, Key=key)
-    elsewhere = s3.create_multipart_upload(Bucket=BUCKET, Key="another/prefix")["UploadId"]
+    s3, key = aws.client("s3"), key_of(url, "public.items/000000000001-0001.ndjson")
+    s3.create_multipart_upload(Bucket=bucket_of(aws), Key=key)
+    elsewhere = s3.create_multipart_upload(Bucket=bucket_of(aws), Key="another/prefix")["UploadId"]
     sink = FilesSink(S3Store(url), pipeline="suite")
     sink.open()
     sink.close()
-    left = [one["UploadId"] for one in s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())]
+    left = [one["UploadId"] for one in s3.list_multipart_uploads(Bucket=bucket_of(aws)).get("Uploads", ())]
     assert left == [elsewhere]
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import pytest
 
 from aws.account import AwsAccount
+from aws.places import bucket_of
 from catchment.errors import LeaseHeld, LeaseLost, SinkUnavailable
 from catchment.sinks.files import ranges
 from catchment.sinks.files.reader import complete_ranges
@@ -24,7 +25,7 @@ from catchment.testing.changes import replay_seed
 from catchment.testing.delivery import Delivery
 from catchment.testing.scripted import Quiet, ScriptedSystem
 from catchment.testing.sinks import ITEMS, expect, insert, make_script
-from conformance.bucket_harness import BreakingBucketHarness, keys, new_prefix
+from conformance.bucket_harness import BreakingBucketHarness, key_of, keys, new_prefix
 from conformance.test_files_sink_crashes import (
     begin_and_break,
     expect_no_change_under_two_names,
@@ -57,7 +58,7 @@ def expect_only_complete_objects(harness: BreakingBucketHarness) -> None:
     for intent in harness.directory.glob("_catchment/intents/*"):
         assert b'"claim"' in intent.read_bytes()
         harness.aws.client("s3").delete_object(
-            Bucket="gadget-sales-data", Key=f"{harness.url.rpartition('/')[2]}/_catchment/intents/{intent.name}"
+            Bucket=bucket_of(harness.aws), Key=key_of(harness.url, f"_catchment/intents/{intent.name}")
         )
     expect_only_complete_files(harness)
 

@@ -15,6 +15,7 @@ base64.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import duckdb
@@ -29,6 +30,8 @@ from catchment.schema import TableSchema
 EVENT_TYPES = {"c": "INSERT", "u": "MODIFY", "d": "REMOVE", "r": "UNKNOWN"}
 
 _ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.]+Z?)?$"
+_LABEL = r"/(?P<label>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+)/[^/]*$"
+"""DynamoDB's label of a stream, before the shard in a lane's name."""
 _JSON_TYPES = frozenset({"M", "L", "SS", "NS", "BS"})
 _NOTED_TYPES = frozenset({"B", "SS", "NS", "BS"})
 
@@ -50,7 +53,7 @@ class FlatRows:
         moved = {name: column for name, column in zip(names, values, strict=True) if name not in top}
         columns |= dict(zip(FIELDS, self._fields(records, dict(zip(names, values, strict=True))), strict=True))
         if moved:
-            columns["_attributes"] = pa.StructArray.from_arrays(list(moved.values()), names=list(moved))
+            columns["_attributes"] = _struct(moved)
         columns["_unrepresentable"] = records.column("_unrepresentable")
         return pa.RecordBatch.from_pydict(columns)
 
@@ -59,15 +62,13 @@ class FlatRows:
         event = at.cast(pa.date32()).cast(pa.string())
         dated = _date(values.get(self.date_column))
         sequence = _text(records, "_sequence_number")
-        lane = records.column("_lane")
-        label = pc.list_element(pc.split_pattern(lane, "/", max_splits=1), 0)
-        streamed = pc.and_(sequence.is_valid(), pc.match_substring(lane, "/"))
+        label = pc.struct_field(pc.extract_regex(records.column("_lane"), _LABEL), "label")
         return [
             _event_types(records.column("_op")),
             at,
             _text(records, "_event_id"),
             sequence,
-            pc.if_else(streamed, label, pa.scalar(None, pa.string())),
+            label,
             event if dated is None else pc.coalesce(dated, event),
         ]
 
@@ -105,6 +106,12 @@ def _at_top(names: list[str]) -> frozenset[str]:
     return frozenset(name for lower, name in kept.items() if lower not in RESERVED)
 
 
+def _struct(columns: dict[str, pa.Array]) -> pa.StructArray:
+    """The columns as one; null where all of them are."""
+    empty = functools.reduce(pc.and_, [column.is_null() for column in columns.values()])
+    return pa.StructArray.from_arrays(list(columns.values()), names=list(columns), mask=empty)
+
+
 def _event_types(operations: pa.Array) -> pa.Array:
     found = pc.index_in(operations, pa.array(list(EVENT_TYPES)))
     return pa.array(list(EVENT_TYPES.values())).take(found)
@@ -132,8 +139,7 @@ def _date(values: pa.Array | None) -> pa.Array | None:
 
 def _readable(values: pa.Array) -> pa.Array:
     if pa.types.is_struct(values.type):
-        children = [_readable(child) for child in values.flatten()]
-        return pa.StructArray.from_arrays(children, names=[f"c{i}" for i in range(len(children))])
+        return _struct({f"c{i}": _readable(child) for i, child in enumerate(values.flatten())})
     if pa.types.is_timestamp(values.type):
         return values.cast(pa.timestamp("us")).cast(pa.string())
     return values.cast(pa.string()) if pa.types.is_date32(values.type) else values
@@ -143,11 +149,15 @@ def _query(schema: TableSchema, rows: pa.Schema) -> str:
     sources = {column.name: column.source_type for column in schema.columns}
     parts = []
     for number, field in enumerate(rows):
-        if field.name != "_unrepresentable":
+        if not field.name.startswith("_") or field.name not in RESERVED:
             text = _json(f"c{number}", field, {} if field.name in FIELDS else sources)
             parts.append(f"{_literal(quote(field.name) + ':')} || coalesce({text}, 'null')")
     members = " || ',' || ".join(parts)
     notes = _types(sources, rows)
+    if "_attributes" in rows.names:
+        number = rows.get_field_index("_attributes")
+        text = _json(f"c{number}", rows.field(number), sources)
+        notes.append(f"CASE WHEN c{number} IS NULL THEN '' ELSE ',\"_attributes\":' || {text} END")
     last = f"c{len(rows) - 1}"
     notes.append(
         f"CASE WHEN cardinality({last}) > 0 THEN ',\"_unrepresentable\":' || to_json({last})::VARCHAR ELSE '' END"
