@@ -55,9 +55,9 @@ def test_a_modified_order_is_its_new_image_with_the_event() -> None:
 
 
 def test_an_order_that_was_removed_is_its_old_image() -> None:
-    record = read(cleaned(lambda_event(eventName="REMOVE")))
-    assert (record["orderid"], record["event_type"]) == ("7421", "REMOVE")
-    assert "price" not in record
+    document = changed(OldImage={"orderid": {"S": "7421"}, "price": {"N": "5.00"}}) | {"eventName": "REMOVE"}
+    record = read(cleaned(document))
+    assert (record["orderid"], record["price"], record["event_type"]) == ("7421", Decimal("5.00"), "REMOVE")
 
 
 def test_a_removal_without_an_old_image_has_its_keys() -> None:
@@ -205,6 +205,10 @@ def test_attributes_with_our_names_stand_apart() -> None:
     assert document["_attributes"]["event_type"] == "mine: event_type"
     assert document["_types"] == {"/Event_Type": "BS"}
     assert CLEANER.restore(record.line) == item
+
+
+def test_a_name_of_ours_in_another_case_stands_apart_too() -> None:
+    assert read(cleaned(image(Event_Type={"S": "mine"})))["_attributes"] == {"Event_Type": "mine"}
 
 
 @pytest.mark.parametrize("names", [["Status", "status"], ["status", "Status"], ["STATUS", "status", "Status"]])

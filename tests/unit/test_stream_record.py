@@ -145,7 +145,7 @@ def test_a_time_is_read_in_every_unit(value: object, microseconds: int) -> None:
     assert epoch_microseconds(value) == microseconds
 
 
-@given(st.integers(100_000_000_000_000, 253_402_300_799_999_999 // 10))
+@given(st.integers(100_000_000_000_000, 10**17 - 1))
 def test_the_three_units_of_a_moment_agree(microseconds: int) -> None:
     moment = microseconds // 1_000_000 * 1_000_000
     assert epoch_microseconds(microseconds) == microseconds

@@ -27,8 +27,6 @@ CREATED_AT = "dynamodb.ApproximateCreationDateTime"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))
 """Epoch times below the first number are multiplied by the second: seconds, milliseconds, microseconds."""
-LAST_MICROSECOND = 253_402_300_799_999_999
-"""9999-12-31 23:59:59.999999 UTC, the last moment that a datetime holds."""
 
 
 class PoisonRecord(ValueError):
@@ -145,7 +143,7 @@ def epoch_microseconds(value: object, name: str = "the time") -> int:
     """Microseconds since 1970 of an epoch time in seconds, milliseconds or microseconds, or of a datetime.
 
     The unit is told by magnitude: seconds are below 10¹¹ (the year 5138), milliseconds below 10¹⁴. Finer digits are
-    cut off. Raises `PoisonRecord` when it is none of these, or outside of the years 1970 to 9999.
+    cut off. Raises `PoisonRecord` when it is none of these, or outside of the years 1970 to 5138.
     """
     if isinstance(value, datetime):
         return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
@@ -164,10 +162,8 @@ def epoch_microseconds(value: object, name: str = "the time") -> int:
             raise PoisonRecord(f"{name} is not a time")
     for below, factor in UNITS:
         if 0 <= exact < below:
-            found = int(exact * factor)
-            if found <= LAST_MICROSECOND:
-                return found
-    raise PoisonRecord(f"{name} is not within the years 1970 to 9999")
+            return int(exact * factor)
+    raise PoisonRecord(f"{name} is not within the years 1970 to 5138")
 
 
 def event_of(record: Mapping[str, Any], arn: str, region: str) -> dict[str, Any]:
