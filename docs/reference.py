@@ -116,6 +116,8 @@ def _kind(field: Mapping[str, Any]) -> str:
     if field["type"] == "array":
         items = _kind(field["items"])
         return "list of sections" if items == "section" else f"list of {items}"
+    if field["type"] == "object":
+        return f"name → {_kind(field['additionalProperties'])}"
     names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`"}
     name = "path" if field.get("format") == "path" else names[field["type"]]
     limits = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
