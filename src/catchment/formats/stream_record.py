@@ -25,7 +25,9 @@ INSERT, MODIFY, REMOVE, UNKNOWN = "INSERT", "MODIFY", "REMOVE", "UNKNOWN"
 EVENT_NAMES = frozenset({INSERT, MODIFY, REMOVE})
 CREATED_AT = "dynamodb.ApproximateCreationDateTime"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-UNITS = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))
+LAST_MICROSECOND = 10**17 - 1
+"""The latest time that a record can say, in the year 5138."""
+UNITS = ((10**11, 1_000_000), (10**14, 1_000), (LAST_MICROSECOND + 1, 1))
 """Epoch times below the first number are multiplied by the second: seconds, milliseconds, microseconds."""
 
 
