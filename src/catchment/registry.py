@@ -30,6 +30,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "source": {
         "postgres": "catchment.sources.postgres.config:PostgresSourceConfig",
         "dynamodb": "catchment.sources.dynamodb.config:DynamoDbSourceConfig",
+        "kinesis": "catchment.sources.kinesis.config:KinesisSourceConfig",
     },
     "transform": {"hash": "catchment.transforms.config:HashConfig"},
     "sink": {

@@ -100,7 +100,9 @@ class DynamoDbHarness(SourceHarness):
     def rows(self, table: str) -> Sequence[Mapping[str, Any]]:
         pages = self.client.get_paginator("scan").paginate(TableName=table)
         found = [one for page in pages for one in page["Items"]]
-        rows = [{name: untyped(one[name]) if name in one else None for name in COLUMNS[table]} for one in found]
+        rows: list[dict[str, Any]] = [
+            {name: untyped(one[name]) if name in one else None for name in COLUMNS[table]} for one in found
+        ]
         for row in rows:
             row["id"] = int(row["id"])
             if row.get("amount") is not None:
