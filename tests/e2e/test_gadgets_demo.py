@@ -1,0 +1,235 @@
+"""The gadgets' demo, as a person or a program runs it: shapes equal to DynamoDB, asked from outside, ended, killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rich.console import Console
+
+from catchment.aws.local.counters import Counters
+from catchment.demo.gadgets_demo import MADE, GadgetsDemo, write_pipeline
+from catchment.demo.gadgets_outcome import CHANGES_BY_UPI, UNITS_TODAY, Order, compare_orders
+from catchment.demo.gadgets_screen import GadgetsScreen
+from catchment.demo.gadgets_views import GadgetsMoment, Sighting, line
+from catchment.demo.ministack import MiniStack
+from catchment.errors import ConfigError
+from conftest import CACHE
+from e2e.test_shop_demo import command, finish, processes_of, wait_for_line
+
+QUERIES = {"changes_by_upi": CHANGES_BY_UPI, "units_today": UNITS_TODAY}
+
+
+@pytest.fixture
+def start(ministack: MiniStack, open_directory: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the demo in `open_directory`/demo; `ministack` has installed the stand-in."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*more: str) -> subprocess.Popen[str]:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        one = subprocess.Popen(
+            command("demo", "gadgets", "--dir", str(open_directory / "demo"), "--rate", "40", "--json", *more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**environ, "XDG_CACHE_HOME": str(CACHE)},
+            text=True,
+            start_new_session=True,
+        )
+        started.append(one)
+        return one
+
+    yield run
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_both_shapes_end_with_the_orders_of_the_table(
+    start: Callable[..., subprocess.Popen[str]], open_directory: Path
+) -> None:
+    told = finish(start("--shape", "both", "--seconds", "4"))
+    assert told["equal"] is True
+    assert told["shapes_equal"] is True
+    assert told["writes"] == sum(told["kinds"].values()) > 100
+    assert set(told["kinds"]) == {"insert", "modify", "remove"}
+    expected = told["kinds"]["insert"] - told["kinds"]["remove"]
+    for name in ("serverless", "direct"):
+        shape = told["shapes"][name]
+        assert shape["changes"] == told["writes"], name
+        assert shape["orders"] == {
+            "table_orders": expected,
+            "orders": expected,
+            "missing": 0,
+            "unexpected": 0,
+            "different": 0,
+        }
+        assert shape["latency_ms"]["p50"] <= shape["latency_ms"]["p99"]
+    serverless = told["shapes"]["serverless"]
+    assert serverless["stages"]["pipe"]["put"] == serverless["stages"]["firehose"]["put"] == told["writes"]
+    assert serverless["stages"]["firehose"]["objects"] > 1
+    assert {name: answer["sql"] for name, answer in serverless["queries"].items()} == QUERIES
+    units = {
+        shape: {
+            row["product_name"]: row["total_units"] for row in told["shapes"][shape]["queries"]["units_today"]["rows"]
+        }
+        for shape in told["shapes"]
+    }
+    assert units["serverless"] == units["direct"] != {}
+    assert not processes_of(open_directory / "demo")
+
+
+def test_it_can_be_asked_from_outside_and_ends_in_order_when_asked(
+    start: Callable[..., subprocess.Popen[str]], open_directory: Path
+) -> None:
+    running = start("--seconds", "600")
+    wait_for_line(running, lambda text: re.search(r" [1-9]\d* seen by a query", text) is not None)
+    exports = dict(
+        text.removeprefix("export ").split("=", 1)
+        for text in (open_directory / "demo" / "aws.env").read_text().splitlines()
+    )
+    done = subprocess.run(
+        command("query", "--database", "gadgets_sales_db", UNITS_TODAY, "--json"),
+        env={**os.environ, **exports, "XDG_CACHE_HOME": str(open_directory / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["rows"][0]) == {"product_name", "total_units"}
+    running.send_signal(signal.SIGINT)
+    told = finish(running)
+    assert told["equal"] is True
+    assert told["seconds"] < 600
+    assert not processes_of(open_directory / "demo")
+
+
+def test_nothing_outlives_a_demo_that_is_killed(
+    start: Callable[..., subprocess.Popen[str]], open_directory: Path
+) -> None:
+    running = start("--seconds", "600")
+    wait_for_line(running, lambda text: text.startswith("Selling"))
+    children = psutil.Process(running.pid).children(recursive=True)
+    assert len(children) >= 3
+    running.kill()
+    running.communicate()
+    wait_for(lambda: not [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+    assert not processes_of(open_directory / "demo")
+
+
+def test_a_directory_of_others_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    with pytest.raises(ConfigError, match="not empty and not this demo's"):
+        GadgetsDemo(tmp_path, rate=10, seconds=1, seed=1)._clear()
+    assert (tmp_path / "lake").exists()
+
+
+def test_a_run_begins_anew_and_leaves_what_a_person_changed(tmp_path: Path) -> None:
+    directory = tmp_path / "demo"
+    demo = GadgetsDemo(directory, rate=10, seconds=1, seed=1)
+    demo._clear()
+    write_pipeline(directory).write_text("name: mine")
+    for name in MADE:
+        (directory / name).mkdir()
+    demo._clear()
+    assert write_pipeline(directory).read_text() == "name: mine"
+    assert not [name for name in MADE if (directory / name).exists()]
+    assert (directory / "gold" / "gadget_sales.sql").exists()
+
+
+def order(key: str, quantity: int = 1) -> Order:
+    at = datetime(2026, 11, 21, 9, 30)
+    return (key, "Laptop", quantity, Decimal("10.99"), "UPI", at, "placed", at.date())
+
+
+@pytest.mark.parametrize(
+    ("there", "missing", "unexpected", "different"),
+    [
+        ([order("1000"), order("1001")], 0, 0, 0),
+        ([order("1000")], 1, 0, 0),
+        ([order("1000"), order("1001", quantity=2)], 0, 0, 1),
+        ([order("1000"), order("1001"), order("1001")], 0, 1, 0),
+        ([order("1000"), order("1001"), order("9999")], 0, 1, 0),
+        ([order("1000"), order("9999")], 1, 1, 0),
+    ],
+)
+def test_every_difference_is_counted(there: list[Order], missing: int, unexpected: int, different: int) -> None:
+    table = {key: order(key) for key in ("1000", "1001")}
+    found = compare_orders(table, there)
+    assert (found.missing, found.unexpected, found.different) == (missing, unexpected, different)
+    assert found.equal is (missing == unexpected == different == 0)
+
+
+def moment(**changed: Any) -> GadgetsMoment:
+    counters = Counters()
+    counters.add(read=1_234, put=1_200, failed=3, objects=7, bytes=45_600)
+    upi = [{"orderid": "7421", "product_name": "Laptop", "price": 429.99, "event_id": "hidden"}]
+    answers = {
+        "units_today": {"rows": [{"product_name": "Laptop", "total_units": 4_321}]},
+        "changes_by_upi": {"rows": 99, "newest": upi},
+    }
+    shown = GadgetsMoment(
+        phase="Selling gadgets",
+        seconds=4,
+        kinds={"insert": 1_000, "modify": 300},
+        pipe=counters.snapshot(),
+        firehose=counters.snapshot(),
+        sightings={"serverless": Sighting(1_190, 640.0, answers)},
+    )
+    return replace(shown, **changed)
+
+
+def test_the_screen_shows_every_stage_and_the_answers(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=130, height=50)
+    console.print(GadgetsScreen(tmp_path, console).draw(moment()))
+    text = stream.getvalue()
+    for shown in (
+        "1,300",
+        "1,234",
+        "1,200",
+        "7 objects",
+        "45.6 kB",
+        "3 under errors/",
+        "1,190",
+        "640 ms",
+        "4,321",
+        "7421",
+    ):
+        assert shown in text
+    assert "hidden" not in text
+    assert f"{tmp_path}/aws.env" in text
+
+
+def test_without_a_terminal_a_moment_is_a_line() -> None:
+    assert line(moment(seconds=0)) == "Selling gadgets …"
+    assert line(moment()) == (
+        "Selling gadgets: 4 s, 1,300 written, 1,200 in Kinesis, 1,200 in 7 objects, 1,190 seen by a query after 640 ms"
+    )
+
+
+def test_the_wheel_ships_pipeline_and_models() -> None:
+    from importlib.resources import files
+
+    shipped = {entry.name for entry in (files("catchment.demo") / "gadgets" / "gold").iterdir()}
+    assert {"gadget_sales.sql", "sales_data_table.sql", "sales_anomalies.sql", "inventory.sql"} <= shipped
+    assert (files("catchment.demo") / "gadgets" / "pipeline.yaml").is_file()
