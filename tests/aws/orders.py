@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -68,3 +69,41 @@ def _comparable(item: dict[str, Any]) -> dict[str, Any]:
         name: {kind: sorted(one) if kind in ("SS", "NS", "BS") else one for kind, one in value.items()}
         for name, value in item.items()
     }
+
+
+class Writer:
+    """Random writes to the table: orders come, change and go. The same seed makes the same."""
+
+    def __init__(self, aws: AwsAccount, seed: int, orders: int = 40) -> None:
+        self._aws = aws
+        self._choose = random.Random(seed)
+        self._orders = [f"{number:04d}" for number in range(orders)]
+        self.writes = 0
+
+    def write(self, count: int) -> None:
+        """So many more."""
+        for _ in range(count):
+            orderid = self._choose.choice(self._orders)
+            if self._choose.random() < 0.2:
+                remove(self._aws, orderid)
+            else:
+                write(self._aws, orderid, **self._attributes())
+            self.writes += 1
+
+    def _attributes(self) -> dict[str, dict[str, Any]]:
+        """Some of every type, so that nothing on the way may lose one."""
+        choose = self._choose
+        every: dict[str, dict[str, Any]] = {
+            "product_name": {"S": choose.choice(["Laptop", "Phone", "Tablet", "Häd😀phones", ""])},
+            "quantity": {"N": str(choose.randrange(1, 11))},
+            "price": {"N": f"{choose.randrange(1099, 99999) / 100:.2f}"},
+            "order_timestamp": {"S": f"2026-11-21T15:{choose.randrange(60):02d}:00.{choose.randrange(1000):03d}Z"},
+            "photo": {"B": choose.randbytes(5)},
+            "gift": {"BOOL": choose.random() < 0.5},
+            "note": {"NULL": True},
+            "tags": {"SS": choose.sample(["new", "sale", "used"], 2)},
+            "sizes": {"NS": ["1", "2.5"]},
+            "parts": {"L": [{"N": "1e100"}, {"M": {"event_type": {"S": "x"}}}]},
+            "event_type": {"S": "of its own"},
+        }
+        return {name: value for name, value in every.items() if choose.random() < 0.7}

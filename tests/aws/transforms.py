@@ -78,3 +78,14 @@ def by_parity(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def by_number(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return {"records": [_ok(one, n=str(_number(one))) for one in event["records"]]}
+
+
+def unmended(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Our own handler as it was before it could read tablets."""
+    from catchment.aws.firehose_transform import handler
+
+    answer: dict[str, Any] = handler(event, context)
+    for given, one in zip(event["records"], answer["records"], strict=True):
+        if b'"Tablet"' in base64.b64decode(given["data"]):
+            one.update(result="ProcessingFailed", data=given["data"])
+    return answer
