@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from aws.account import AwsAccount, account_number, enter
 from aws.terraform import MODULE, NoTerraformError, Terraform, find_terraform
 from catchment.aws.bundle import bundle
+from catchment.demo.gadgets_outcome import COLUMNS, scanned_orders
 from catchment.demo.ministack import MiniStack
 
 READ_ONLY_WITHOUT_ARN: frozenset[str] = frozenset()
@@ -193,3 +195,58 @@ def test_the_two_questions_are_named_queries(made: Made) -> None:
         "SELECT product_name, SUM(quantity) AS total_units FROM gadget_sales "
         "WHERE date = CURRENT_DATE GROUP BY product_name",
     }
+
+
+def test_the_pipeline_runs_on_what_was_made_and_nothing_is_lost(made: Made, tmp_path: Path) -> None:
+    """Orders, pipe, Firehose with the function that was made, and the query: each as a person starts it."""
+    names = made.outputs
+    state = ("--state", str(tmp_path), "--idle-seconds", "1.5")
+    generated = catchment(
+        made,
+        "generate",
+        "gadgets",
+        "--table",
+        names["table_name"],
+        "--rate",
+        "40",
+        "--seconds",
+        "3",
+        "--quiet",
+        "--json",
+    )
+    piped = catchment(
+        made, "aws", "pipe", "--table", names["table_name"], "--stream", names["stream_name"], *state, "--json"
+    )
+    writes = json.loads(generated)["writes"]
+    assert json.loads(piped.splitlines()[-1])["put"] == writes > 50
+    made.account.client("kinesis").put_record(
+        StreamName=names["stream_name"], Data=b"no change record", PartitionKey="poison"
+    )
+    delivered = catchment(
+        made,
+        *("aws", "firehose", "--from-firehose", names["delivery_name"], *state, "--json"),
+        *("--buffer-seconds", "1", "--function-buffer-seconds", "0"),
+    )
+    counts = json.loads(delivered.splitlines()[-1])
+    assert (counts["put"], counts["failed"]) == (writes, 1)
+    objects = made.account.client("s3").list_objects_v2(Bucket=names["bucket"])["Contents"]
+    failed = [one["Key"] for one in objects if one["Key"].startswith("errors/")]
+    assert len(failed) == 1
+    assert failed[0].startswith("errors/processing-failed/2")
+    asked = f"SELECT {', '.join(COLUMNS)} FROM gadget_sales"
+    rows = json.loads(catchment(made, "query", "--database", names["database"], asked, "--json"))["rows"]
+    table = scanned_orders(names["table_name"])
+    assert {row["orderid"]: (row["quantity"], row["status"]) for row in rows} == {
+        key: (order[2], order[6]) for key, order in table.items()
+    }
+    assert len(rows) == len(table)
+
+
+def catchment(made: Made, *arguments: str) -> str:
+    """What the command says on stdout."""
+    program = str(Path(sys.executable).with_name("catchment"))
+    done = subprocess.run(
+        [program, *arguments], env=made.account.environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
