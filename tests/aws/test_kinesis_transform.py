@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -16,14 +15,13 @@ import botocore.session
 import pytest
 
 from aws.account import AwsAccount
+from aws.busy_aws import BusyAws
 from aws.places import bucket_of, make_bucket, objects
-from aws.refusing_firehose import Gate, gate
 from catchment.aws import kinesis_transform, put_record_batch
 from catchment.aws.kinesis_transform import handler
 from catchment.aws.local.error_output import failed_records
 from catchment.aws.put_record_batch import MOST_BYTES, Line, batches
 from catchment.errors import ConfigError, SinkRefused
-from seeds import first_seed
 from unit.test_stream_record import SECRET, lambda_event
 
 DELIVERY = "gadget-sales-delivery"
@@ -76,12 +74,9 @@ def delivery(aws: AwsAccount, monkeypatch: pytest.MonkeyPatch) -> AwsAccount:
     return aws
 
 
-@pytest.fixture
-def busy(delivery: AwsAccount, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A gate before the stand-in that lets everything through, until a test tells it otherwise."""
-    with gate(delivery.endpoint, lambda data: False) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        yield server
+def with_text(*texts: str) -> Callable[[Any], bool]:
+    """Entries of a call whose line has one of these."""
+    return lambda entry: any(text.encode() in base64.b64decode(entry["Data"]) for text in texts)
 
 
 def change(number: int) -> dict[str, Any]:
@@ -152,28 +147,19 @@ def test_poison_lies_where_and_as_firehose_writes_it(delivery: AwsAccount) -> No
     }
 
 
-def test_what_firehose_leaves_out_is_put_again(delivery: AwsAccount, busy: Gate) -> None:
-    seed = first_seed()
-    print(f"replay with CATCHMENT_SEED={seed}")
-    chosen, refusals = random.Random(seed), Counter[bytes]()
-
-    def refuses(data: bytes) -> bool:
-        refusals[data] += 1
-        return refusals[data] <= 3 and chosen.random() < 0.5
-
-    busy.refuses = refuses
+def test_what_firehose_leaves_out_is_put_again(delivery: AwsAccount, busy_aws: BusyAws) -> None:
+    busy_aws.refuse_parts("PutRecordBatch", share=0.5, times=3)
     assert handler(event(*map(change, range(40))), Context()) == DONE
-    assert busy.calls[0] == 40
-    assert busy.calls == sorted(busy.calls, reverse=True)
+    assert busy_aws.happened["PutRecordBatch", "parts"] > 0
     assert delivered(delivery) == Counter({f"event-{number}": 1 for number in range(40)})
 
 
-def test_what_stays_out_comes_again_from_the_first_of_it(delivery: AwsAccount, busy: Gate) -> None:
+def test_what_stays_out_comes_again_from_the_first_of_it(delivery: AwsAccount, busy_aws: BusyAws) -> None:
     contents = [change(0), b"first poison", change(2), change(3), b"second poison", change(5)]
-    busy.refuses = lambda data: b'"event-2"' in data or b'"event-5"' in data
+    busy_aws.refuse_parts("PutRecordBatch", chosen=with_text("event-2", "event-5"))
     assert again_from(handler(event(*contents), Context())) == 2
     assert errors(delivery) == [b"first poison"], "the second comes again"
-    busy.refuses = lambda data: False
+    busy_aws.calm()
     assert handler(event(*contents[2:], start=2), Context()) == DONE
     assert sorted(errors(delivery)) == [b"first poison", b"second poison"]
     assert set(delivered(delivery)) == {"event-0", "event-2", "event-3", "event-5"}
@@ -181,32 +167,37 @@ def test_what_stays_out_comes_again_from_the_first_of_it(delivery: AwsAccount, b
 
 
 def test_after_a_batch_that_stays_out_no_further_one_is_put(
-    delivery: AwsAccount, busy: Gate, monkeypatch: pytest.MonkeyPatch
+    delivery: AwsAccount, busy_aws: BusyAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(put_record_batch, "MOST_RECORDS", 2)
-    busy.refuses = lambda data: b'"event-3"' in data
+    busy_aws.refuse_parts("PutRecordBatch", chosen=with_text("event-3"))
     assert again_from(handler(event(*map(change, range(6))), Context())) == 3
     assert set(delivered(delivery)) == {"event-0", "event-1", "event-2"}
 
 
-def test_a_throttled_call_is_made_again(delivery: AwsAccount, busy: Gate) -> None:
-    busy.failing = ["ServiceUnavailableException"] * 3
+def test_a_throttled_call_is_made_again(delivery: AwsAccount, busy_aws: BusyAws) -> None:
+    busy_aws.fail("PutRecordBatch", "ServiceUnavailableException", times=3)
     assert handler(event(change(0)), Context()) == DONE
     assert delivered(delivery) == Counter({"event-0": 1})
 
 
-def test_it_gives_up_in_time(delivery: AwsAccount, busy: Gate) -> None:
-    busy.refuses = lambda data: True
+def test_a_lost_answer_loses_no_record(delivery: AwsAccount, busy_aws: BusyAws) -> None:
+    busy_aws.lose_answers("PutRecordBatch", times=3)
+    assert handler(event(change(0), b"poison", change(2)), Context()) == DONE
+    assert set(delivered(delivery)) == {"event-0", "event-2"}
+
+
+def test_it_gives_up_in_time(delivery: AwsAccount, busy_aws: BusyAws) -> None:
+    busy_aws.refuse_parts("PutRecordBatch", share=1.0)
     assert again_from(handler(event(change(0)), Context(milliseconds=4_000))) == 0
-    assert len(busy.calls) == 1
+    assert busy_aws.calls["PutRecordBatch"] == 1
 
 
-def test_when_s3_is_away_the_batch_comes_again_from_the_poison(delivery: AwsAccount, busy: Gate) -> None:
-    busy.failing = ["SlowDown"] * 10
-    busy.refuses = lambda data: False
+def test_when_s3_is_away_the_batch_comes_again_from_the_poison(delivery: AwsAccount, busy_aws: BusyAws) -> None:
+    busy_aws.fail("PutObject", "SlowDown", status=503)
     batch = event(b"first", b"second")
     assert again_from(handler(batch, Context())) == 0
-    busy.failing = []
+    busy_aws.calm()
     assert handler(batch, Context()) == DONE
     assert errors(delivery) == [b"first", b"second"]
 

@@ -8,19 +8,18 @@ from typing import Any
 
 from catchment.errors import ConfigError
 
-ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION")
-
 
 def client(service: str) -> Any:
     """The client of one service for what the environment says now. May be used by several threads.
 
     Raises ConfigError when boto3 is missing.
     """
-    return _made(service, *map(os.environ.get, ENVIRONMENT))
+    # In Lambda the environment stays as it is; elsewhere one process may turn to another account or endpoint.
+    return _made(service, tuple(sorted(one for one in os.environ.items() if one[0].startswith("AWS_"))))
 
 
 @lru_cache(maxsize=8)
-def _made(service: str, *environment: str | None) -> Any:
+def _made(service: str, environment: tuple[tuple[str, str], ...]) -> Any:
     try:
         import boto3
         from botocore.config import Config
