@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -85,12 +86,26 @@ def catalog_properties(config: CatalogConfig, directory: Path) -> dict[str, str]
         properties["uri"] = _absolute_uri(config.uri, directory)
     if config.warehouse is not None and "://" not in config.warehouse and config.type in ("sql", "in-memory"):
         properties["warehouse"] = f"file://{(directory / config.warehouse).resolve()}"
+    if (endpoint := _s3_endpoint()) is not None and not is_local(config):
+        properties.setdefault("s3.endpoint", endpoint)
+        if region := os.environ.get("AWS_REGION"):
+            properties.setdefault("s3.region", region)
     if (place := local_path(properties.get("warehouse"))) is not None and set(str(place)) & _NOT_IN_LOCATIONS:
         raise ConfigError(
             f"The lake cannot be in {place}: `#` and `?` end the path in a location, for Iceberg's readers. Choose "
             "another directory."
         )
     return properties
+
+
+def is_local(config: CatalogConfig) -> bool:
+    """Is all of the lake on this machine, as far as the configuration says?"""
+    return config.type in ("sql", "in-memory") and local_path(config.warehouse) is not None
+
+
+def _s3_endpoint() -> str | None:
+    """Where S3 is, when it is not AWS's own: boto3 looks at the environment, PyIceberg's files do not."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 def is_sql(config: CatalogConfig) -> bool:
