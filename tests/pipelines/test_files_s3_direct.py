@@ -122,10 +122,12 @@ def test_killed_and_run_again_every_change_is_listed_once(aws: AwsAccount, journ
 
 def test_a_stream_that_was_disabled_and_enabled_again_has_a_later_label(aws: AwsAccount, journey: Path) -> None:
     journey.write_text(journey.read_text().replace("snapshot: never", "snapshot: initial"))
+    catch_up(journey)
     write(aws, "1", quantity={"N": "1"})
     catch_up(journey)
     set_stream(aws, enabled=False)
     set_stream(aws, enabled=True)
+    catch_up(journey)
     write(aws, "1", quantity={"N": "2"})
     catch_up(journey)
     found = [parse_json(line.decode()) for body in delivered(aws).values() for line in body.splitlines()]
