@@ -1,0 +1,112 @@
+"""However the changes of the orders travel, the orders that come out are the table's: four ways, the same writes."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import catchment
+import catchment.glue
+from aws.account import AwsAccount
+from catchment.aws.local.firehose import Firehose
+from catchment.aws.local.pipe import Pipe
+from catchment.demo.gadget_orders import GadgetOrders
+from catchment.demo.gadget_places import (
+    DATABASE,
+    PARTITION_KEY,
+    STREAM,
+    TABLE,
+    delivery_stream,
+    make_delivery,
+    make_table,
+)
+from catchment.demo.gadgets_demo import ORDERS
+from catchment.demo.gadgets_outcome import Order, asked_orders, compare_orders, scanned_orders
+from catchment.glue.gadgets import ensure_gadgets
+from pipelines.lake import run
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "gadgets"
+FILES = "s3://gadget-sales-direct"
+FILES_DATABASE = "gadgets_direct_db"
+
+Way = Callable[[], list[Order]]
+"""Carries what is there to its end, and gives the orders as a query sees them."""
+
+
+def serverless(directory: Path) -> list[Order]:
+    stop = threading.Event()
+    Pipe(TABLE, STREAM, directory, partition_key=PARTITION_KEY).run(stop, idle_seconds=1)
+    Firehose(delivery_stream(), directory).run(stop, idle_seconds=1)
+    with catchment.glue.connect(DATABASE, cache=directory / "cache") as lake:
+        return asked_orders(lake.execute(ORDERS))
+
+
+def catch_up(pipeline: Path) -> None:
+    """`catchment run --until-caught-up`, which refreshes gold at its end."""
+    done = run("run", str(pipeline), "--until-caught-up")
+    assert done.returncode == 0, done.stderr
+
+
+def direct(pipeline: Path) -> list[Order]:
+    catch_up(pipeline)
+    with catchment.connect(pipeline) as lake:
+        return asked_orders(lake.execute(ORDERS.replace("gadget_sales", "gold.gadget_sales")))
+
+
+def files(pipeline: Path) -> list[Order]:
+    catch_up(pipeline)
+    with catchment.glue.connect(FILES_DATABASE, cache=pipeline.parent / "cache") as lake:
+        return asked_orders(lake.execute(ORDERS))
+
+
+def example(name: str, directory: Path) -> Path:
+    """An example's pipeline.yaml with its gold models, in a directory of its own."""
+    directory.mkdir()
+    shutil.copytree(EXAMPLES / "gold", directory / "gold")
+    path = directory / "pipeline.yaml"
+    path.write_text((EXAMPLES / name).read_text())
+    return path
+
+
+def with_files(path: Path) -> Path:
+    """The direct example with its optional sink alone."""
+    lines = path.read_text().splitlines()
+    optional = next(line for line in lines if "type: files" in line)
+    kept = [line for line in lines if "type: iceberg" not in line and line != optional]
+    path.write_text("\n".join([*kept, optional.replace("# -", "-")]) + "\n")
+    return path
+
+
+@pytest.fixture
+def ways(aws: AwsAccount, tmp_path: Path) -> dict[str, Way]:
+    make_table()
+    make_delivery()
+    aws.client("s3").create_bucket(Bucket=FILES.removeprefix("s3://"))
+    ensure_gadgets(f"{FILES}/", database=FILES_DATABASE, first_hour=datetime.now(UTC))
+    (tmp_path / "serverless").mkdir()
+    streamed = example("direct.yaml", tmp_path / "direct")
+    filed = with_files(example("direct.yaml", tmp_path / "files"))
+    piped = example("kinesis.yaml", tmp_path / "kinesis")
+    return {
+        "serverless": lambda: serverless(tmp_path / "serverless"),
+        "direct": lambda: direct(streamed),
+        "files": lambda: files(filed),
+        "kinesis": lambda: direct(piped),
+    }
+
+
+def test_all_ways_end_with_the_orders_of_the_table_and_go_on_from_there(ways: dict[str, Way]) -> None:
+    orders = GadgetOrders(TABLE, seed=11)
+    for _ in range(2):
+        summary = orders.run_continuous_generation(rate=400, seconds=0.6, stop=threading.Event())
+        assert set(summary.kinds) == {"insert", "modify", "remove"}
+        table = scanned_orders(TABLE)
+        assert len(table) > 20
+        for name, way in ways.items():
+            compared = compare_orders(table, way())
+            assert compared.equal, (name, compared)
