@@ -124,7 +124,7 @@ def options_described(pages: Pages) -> Iterator[str]:
 
 
 def yaml_examples(pages: Pages) -> Iterator[str]:
-    """Every example of a pipeline.yaml, of a part of one, or of a quality.yaml is accepted."""
+    """Every example of a pipeline.yaml, of a part of one, of a quality.yaml or of Glue's tables is accepted."""
     for page in pages:
         for block in page.blocks:
             if block.language == "yaml":
@@ -141,6 +141,8 @@ def _refused(text: str) -> list[str]:
         return ["this example is no mapping."]
     if list(values) == ["tables"]:
         return _refused_rules(text)
+    if list(values) == ["tables", "views"]:
+        return _refused_definitions(text)
     missing = [f"{key}: {value!r}" for key, value in yaml.safe_load(BASE).items() if key not in values]
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "pipeline.yaml"
@@ -164,6 +166,20 @@ def _refused_rules(text: str) -> list[str]:
             load_rules(file, {})
         except ConfigError as refused:
             return str(refused).replace(str(file), "quality.yaml").splitlines()
+    return []
+
+
+def _refused_definitions(text: str) -> list[str]:
+    """An example of the tables and views of a Glue database."""
+    from catchment.glue.definitions import read_definitions
+
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "tables.yaml"
+        file.write_text(text, encoding="utf-8")
+        try:
+            read_definitions(file)
+        except ConfigError as refused:
+            return str(refused).replace(str(file), "tables.yaml").splitlines()
     return []
 
 
