@@ -17,6 +17,9 @@ from collections.abc import Iterable, Sequence
 
 from catchment.lakehouse.sql import identifier, literal
 
+BEFORE = "before."
+"""How the text of a value before begins in `_unrepresentable`."""
+
 ENVELOPE = ("_version", "_committed_at", "_unrepresentable")
 """What stands beside the table's own columns, unless a column of the table has that name."""
 
@@ -263,17 +266,25 @@ class Replay:
                 yield f"{value} AS {name}"
 
     def _unrepresentable(self) -> str:
+        own = self._own_texts()
         if not self._values:
-            return "latest._unrepresentable"
+            return own
         older = ", ".join(
             f"{{'key': {literal(name)}, 'value': mended.found_text_{i}}}" for i, name in enumerate(self._values)
         )
         return f"""CASE WHEN len(latest._unchanged) > 0 THEN nullif(map_from_entries(
             list_filter([{older}], lambda entry: entry.value IS NOT NULL
                 AND list_contains(latest._unchanged, entry.key))
-            || list_filter(coalesce(map_entries(latest._unrepresentable), []), lambda entry:
+            || list_filter(coalesce(map_entries({own}), []), lambda entry:
                 NOT list_contains(latest._unchanged, entry.key))
-            ), MAP {{}}) ELSE latest._unrepresentable END"""
+            ), MAP {{}}) ELSE {own} END"""
+
+    def _own_texts(self) -> str:
+        """The texts that came with the change, but for those of values before (`before.price`)."""
+        named = ", ".join(literal(name) for name in self._columns if name.startswith(BEFORE))
+        is_left = f"starts_with(entry.key, {literal(BEFORE)})" + (f" AND entry.key NOT IN ({named})" if named else "")
+        return f"""CASE WHEN latest._unrepresentable IS NOT NULL THEN nullif(map_from_entries(list_filter(
+            map_entries(latest._unrepresentable), lambda entry: NOT ({is_left}))), MAP {{}}) END"""
 
     def _list(self, prefix: str = "") -> str:
         return ", ".join(f"{prefix}{key}" for key in self._keys)

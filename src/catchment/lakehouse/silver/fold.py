@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.lakehouse.reading.replay import source_column
+from catchment.lakehouse.reading.replay import BEFORE, source_column
 from catchment.lakehouse.silver.key_hash import Keys
 
 Indices = npt.NDArray[np.intp]
@@ -116,9 +116,8 @@ class Fold:
 
     def unrepresentable(self, events: Indices, find: Find) -> pa.Array:
         """The texts of values that their columns cannot hold; those of values not sent are looked for."""
-        column = self.changes.column("_unrepresentable")
         where = self.change[events]
-        own = column.take(pa.array(where))
+        own = self._own_texts(events)
         lacking = {name: np.flatnonzero(mask[where]) for name, mask in self._unchanged.items()}
         if not any(len(rows) for rows in lacking.values()):
             return own
@@ -136,6 +135,22 @@ class Fold:
             kept = {key: text for key, text in (values[row] or []) if key not in absent}
             values[row] = list({**kept, **texts.get(row, {})}.items()) or None
         return pa.array(values, own.type)
+
+    def _own_texts(self, events: Indices) -> pa.MapArray:
+        """The texts that came with the changes; of values before (`before.price`) only where no row is left."""
+        own = self.changes.column("_unrepresentable").take(pa.array(self.change[events]))
+        if own.null_count == len(own):
+            return own
+        names = pa.array(self.changes.schema.field("after").type.names, pa.string())
+        left = pc.and_(pc.starts_with(own.keys, BEFORE), pc.invert(pc.is_in(own.keys, names)))
+        row = np.repeat(np.arange(len(own)), np.diff(own.offsets))
+        keep = ~np.asarray(left) | self.gone[events][row]
+        if keep.all():
+            return own
+        counts = np.bincount(row[keep], minlength=len(own))
+        offsets = pa.array(np.concatenate(([0], np.cumsum(counts))), pa.int32())
+        kept = (values.filter(pa.array(keep)) for values in (own.keys, own.items))
+        return pa.MapArray.from_arrays(offsets, *kept, type=own.type, mask=pa.array(counts == 0))
 
     def _find_texts(
         self, name: str, events: Indices, rows: Indices, find: Find, texts: dict[int, dict[str, str]]
