@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from catchment import registry
+from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 from catchment.component import ComponentConfig
 from catchment.config import PipelineConfig, TelemetryConfig
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig, MaintenanceConfig
@@ -34,6 +35,7 @@ def made() -> Mapping[str, Callable[[], str]]:
         "envelope": envelope,
         "gold-functions": gold_functions,
         "quality rules": quality_rules,
+        "delivery stream": lambda: options(DeliveryStreamConfig),
     }
     for name, model in models().items():
         tables[f"options {name}"] = lambda model=model: options(model)  # type: ignore[misc]

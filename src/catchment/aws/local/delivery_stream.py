@@ -19,9 +19,9 @@ _APPEND_DELIMITER = "AppendDelimiterToRecord"
 
 
 class DeliveryStreamConfig(BaseModel):
-    """One delivery stream into S3."""
+    """A delivery stream into S3: the keys of `--config`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """Its name; objects are named by it."""
