@@ -106,7 +106,7 @@ def _with_names(tree: exp.Query) -> exp.Query:
     from sqlglot import exp
 
     for at, column in enumerate(tree.selects):
-        if not column.output_name and not column.is_star:
+        if not isinstance(column, (exp.Alias, exp.Aliases, exp.Column, exp.Dot)) and not column.is_star:
             column.replace(exp.alias_(column.copy(), f"_col{at}"))
     return tree
 
