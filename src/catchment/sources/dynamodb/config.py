@@ -56,7 +56,7 @@ class DynamoDbSourceConfig(ComponentConfig):
         return check(self)
 
     def columns(self, context: BuildContext) -> Mapping[str, Sequence[str]]:
-        """The tables and the attributes that are known before anything is read: of the key, and declared ones."""
+        """The tables and the attributes that are known before anything is read: of the key, declared, of some items."""
         from catchment.sources.dynamodb.preflight import columns
 
         return columns(self)

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from catchment.errors import ConfigError, SourceRefused
 from catchment.finding import Finding, error, ok, warning
 from catchment.sources.administration import Removal, Retention
-from catchment.sources.aws_client import aws_client
+from catchment.sources.aws_client import aws_client, translated
 from catchment.sources.dynamodb.config import DynamoDbSourceConfig
 from catchment.sources.dynamodb.stream import DynamoDbStream
 from catchment.sources.dynamodb.table import NAMESPACE, DynamoDbTable, describe_table
 
+LOOKED_AT = 100
+"""How many items of a table are looked at to find its attributes, which nothing else says."""
 RETENTION_NOTE = "DynamoDB keeps changes for 24 hours, whether they were read or not: nothing at the source grows."
 
 
@@ -44,12 +46,15 @@ def _check_table(config: DynamoDbSourceConfig, table: DynamoDbTable, subject: st
 
 
 def columns(config: DynamoDbSourceConfig) -> Mapping[str, Sequence[str]]:
-    """The tables with the attributes of their keys and those that are declared."""
+    """The tables with the attributes of their keys, those that are declared, and those of some items."""
     client = aws_client("dynamodb", config.region)
     found = {}
     for name in config.tables:
         known = [*describe_table(client, name).key, *config.column_types.get(name, {})]
-        found[f"{NAMESPACE}.{name}"] = list(dict.fromkeys(known))
+        with translated(f"looking into table {name}"):
+            items = client.scan(TableName=name, Limit=LOOKED_AT)["Items"]
+        attributes = sorted({attribute for item in items for attribute in item})
+        found[f"{NAMESPACE}.{name}"] = list(dict.fromkeys([*known, *attributes]))
     return found
 
 

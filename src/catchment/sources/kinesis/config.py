@@ -50,7 +50,7 @@ class KinesisSourceConfig(ComponentConfig):
         return check(self)
 
     def columns(self, context: BuildContext) -> Mapping[str, Sequence[str]]:
-        """The tables and attributes that are known before anything is read: those of the newest records."""
+        """The tables and attributes that are known before anything is read: those that are declared."""
         from catchment.sources.kinesis.preflight import columns
 
         return columns(self)

@@ -1,0 +1,201 @@
+"""DynamoDB into the lake: scan and stream, kills, streams that were lost, redaction."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from aws.account import AwsAccount
+from catchment import config
+from catchment.errors import PositionLost, SourceRefused
+from pipelines.gadget_table import (
+    LAKE_NAME,
+    STREAM_ON,
+    TABLE,
+    Writes,
+    dynamodb_pipeline,
+    expect_same,
+    lake_rows,
+    make_table,
+    table_rows,
+)
+from pipelines.lake import catch_up, expect_once, query, run, start, wait_for
+from seeds import first_seed
+
+
+@pytest.fixture
+def seed() -> int:
+    seed = first_seed()
+    print(f"replay with CATCHMENT_SEED={seed}")
+    return seed
+
+
+def set_stream(aws: AwsAccount, specification: dict[str, object]) -> None:
+    aws.client("dynamodb").update_table(TableName=TABLE, StreamSpecification=specification)
+
+
+def test_silver_is_the_table_while_it_is_scanned_and_written_to(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path)
+    writes = Writes(aws, seed)
+    writes.some(150)
+    stop = threading.Event()
+    running = threading.Thread(target=lambda: config.load(pipeline).build().run(stop))
+    with writes:
+        running.start()
+        wait_for(lambda: writes.writes > 600, what="600 writes")
+    wait_for(lambda: (tmp_path / "lake").exists() and lake_rows(pipeline) == table_rows(aws), what="the last write")
+    stop.set()
+    running.join()
+    expect_same(aws, pipeline)
+    expect_once(pipeline, [LAKE_NAME])
+
+
+@pytest.mark.parametrize("name", ["decoded", "data_file_written", "before_commit", "after_commit"])
+def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(aws: AwsAccount, tmp_path: Path, seed: int, name: str) -> None:
+    _kills(aws, tmp_path, seed, [name], 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_many_kills_anywhere_lose_and_double_nothing(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
+    _kills(aws, tmp_path, seed, ["decoded", "data_file_written", "before_commit", "after_commit"], 25)
+
+
+def _kills(aws: AwsAccount, directory: Path, seed: int, names: list[str], rounds: int) -> None:
+    chance = random.Random(seed)
+    make_table(aws)
+    pipeline = dynamodb_pipeline(directory)
+    writes = Writes(aws, seed)
+    writes.some(100)
+    with writes:
+        for _ in range(rounds):
+            process = start(pipeline, failpoint=f"{chance.choice(names)}:{chance.randint(1, 5)}")
+            _, errors = process.communicate(timeout=90)
+            assert process.returncode == -signal.SIGKILL, errors
+    catch_up(pipeline)
+    expect_same(aws, pipeline)
+    expect_once(pipeline, [LAKE_NAME])
+
+
+def test_a_stream_that_was_disabled_and_enabled_again_has_the_table_scanned_again(
+    aws: AwsAccount, tmp_path: Path, seed: int
+) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path)
+    writes = Writes(aws, seed)
+    writes.some(100)
+    catch_up(pipeline)
+    writes.some(40)
+    set_stream(aws, {"StreamEnabled": False})
+    writes.some(60)
+    set_stream(aws, STREAM_ON)
+    writes.some(20)
+    catch_up(pipeline)
+    expect_same(aws, pipeline)
+    # What the old stream still had was read before its table was scanned again.
+    assert query(pipeline, f"SELECT count(*) FROM bronze.{LAKE_NAME} WHERE _op = 't'") == [(1,)]
+
+
+def test_a_stream_that_is_replaced_while_it_is_read_is_noticed(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path)
+    writes = Writes(aws, seed)
+    writes.some(50)
+    catch_up(pipeline)
+    stop = threading.Event()
+    running = threading.Thread(target=lambda: config.load(pipeline).build().run(stop))
+    running.start()
+    writes.some(5)
+    wait_for(lambda: lake_rows(pipeline) == table_rows(aws), what="the pipeline")
+    set_stream(aws, {"StreamEnabled": False})
+    writes.some(30)
+    set_stream(aws, STREAM_ON)
+    writes.some(10)
+    wait_for(lambda: lake_rows(pipeline) == table_rows(aws), what="the new stream")
+    stop.set()
+    running.join()
+
+
+def test_without_snapshots_a_lost_stream_is_a_lost_position(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path, "snapshot: never")
+    catch_up(pipeline)
+    writes = Writes(aws, seed)
+    writes.some(30)
+    catch_up(pipeline)
+    set_stream(aws, {"StreamEnabled": False})
+    set_stream(aws, STREAM_ON)
+    with pytest.raises(PositionLost, match="--resnapshot"):
+        catch_up(pipeline)
+
+
+def test_a_table_without_a_stream_is_refused_with_the_command_that_mends_it(aws: AwsAccount, tmp_path: Path) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path)
+    set_stream(aws, {"StreamEnabled": False})
+    with pytest.raises(SourceRefused, match="aws dynamodb update-table --table-name OrderTable"):
+        catch_up(pipeline)
+    set_stream(aws, {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"})
+    with pytest.raises(SourceRefused, match="KEYS_ONLY"):
+        catch_up(pipeline)
+
+
+def test_a_resnapshot_forgets_what_the_lake_had(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path)
+    writes = Writes(aws, seed)
+    writes.some(80)
+    catch_up(pipeline)
+    done = run("run", str(pipeline), "--resnapshot", "--until-caught-up")
+    assert done.returncode == 0, done.stderr
+    expect_same(aws, pipeline)
+    assert query(pipeline, f"SELECT count(*) FROM bronze.{LAKE_NAME} WHERE _op = 't'") == [(1,)]
+
+
+def test_hashed_attributes_are_nowhere_in_the_lake(aws: AwsAccount, tmp_path: Path) -> None:
+    make_table(aws)
+    client = aws.client("dynamodb")
+    secret = "jane@example.com"
+    for orderid, email in (("1", {"S": secret}), ("2", {"SS": [secret]}), ("3", {"M": {"to": {"S": secret}}})):
+        client.put_item(TableName=TABLE, Item={"orderid": {"S": orderid}, "email": email})
+    rest = 'transforms: [{type: hash, columns: ["*.email"], secret: "0123456789abcdef0123456789abcdef"}]'
+    pipeline = dynamodb_pipeline(tmp_path, rest=rest)
+    assert run("validate", str(pipeline)).returncode == 0
+    catch_up(pipeline)
+    client.put_item(TableName=TABLE, Item={"orderid": {"S": "2"}, "email": {"L": [{"S": secret}]}})
+    client.delete_item(TableName=TABLE, Key={"orderid": {"S": "1"}})
+    catch_up(pipeline)
+    for layer in ("bronze", "silver"):
+        rows = query(pipeline, f"SELECT * FROM {layer}.{LAKE_NAME}")
+        assert rows
+        assert secret not in repr(rows)
+
+
+def test_a_write_is_an_event_within_a_second(aws: AwsAccount, tmp_path: Path) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path)
+    writes = Writes(aws, 1)
+    writes.some(5)
+    catch_up(pipeline)
+    source = config.load(pipeline).source_config.build(config.load(pipeline).context)
+    source.open(None)
+    while source.next(0.5) is not None:
+        pass
+    seconds = []
+    for number in range(5):
+        began = time.monotonic()
+        aws.client("dynamodb").put_item(TableName=TABLE, Item={"orderid": {"S": f"new-{number}"}})
+        while source.next(5.0) is None:
+            pass
+        seconds.append(time.monotonic() - began)
+        while source.next(0.3) is not None:
+            pass
+    source.close()
+    assert sorted(seconds)[2] < 1.0, seconds
+    print("median seconds from put to event:", sorted(seconds)[2])
