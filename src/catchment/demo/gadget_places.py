@@ -1,16 +1,20 @@
-"""What the gadgets' pipeline consists of in an AWS account, by the names of the example: made where it is not there."""
+"""What the gadgets' pipeline consists of in an AWS account, by the names of the example: made where it is not there.
+
+`python -m catchment.demo.gadget_places` makes it on a stand-in, to run each part by hand; on AWS Terraform does.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catchment.demo.order_table import OrderTable
-from catchment.errors import SinkUnavailable
+from catchment.errors import CatchmentError, ConfigError, SinkUnavailable
 
 if TYPE_CHECKING:
     from catchment.aws.local.delivery_stream import DeliveryStreamConfig
@@ -56,9 +60,11 @@ def make_delivery() -> None:
     from catchment.aws.local.clients import client
     from catchment.glue.gadgets import ensure_gadgets
 
-    kinesis = client("kinesis")
-    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    client("s3").create_bucket(Bucket=BUCKET)
+    kinesis, s3 = client("kinesis"), client("s3")
+    with suppress(kinesis.exceptions.ResourceInUseException):
+        kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket=BUCKET)
     ensure_gadgets(LOCATION, database=DATABASE, first_hour=datetime.now(UTC))
     deadline = time.monotonic() + STREAM_SECONDS
     while _status(kinesis) != "ACTIVE":
@@ -85,3 +91,24 @@ def delivery_stream() -> DeliveryStreamConfig:
 
 def _status(kinesis: Any) -> str:
     return str(kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamStatus"])
+
+
+def main() -> int:
+    """Make all of it on the stand-in that AWS_ENDPOINT_URL names."""
+    try:
+        if not os.environ.get("AWS_ENDPOINT_URL"):
+            raise ConfigError(
+                "AWS_ENDPOINT_URL is not set: this is for a stand-in (`catchment aws stand-in`). On AWS use "
+                "infra/terraform/gadgets."
+            )
+        make_table()
+        make_delivery()
+    except CatchmentError as error:
+        print(f"catchment: {error}", file=sys.stderr)
+        return 1
+    print(f"Table {TABLE}, stream {STREAM}, bucket {BUCKET} and database {DATABASE} are there.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
