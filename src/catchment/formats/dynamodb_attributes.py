@@ -47,14 +47,19 @@ _NULL = _word(b'{"NULL":')
 class OddValue:
     """A value that was read on its own.
 
-    content: what `Attributes.contents` gives of it. text: its DynamoDB JSON. ambiguous: its clean JSON does not say
+    content: what `Attributes.contents` gives of it. source: what it was read of. ambiguous: its clean JSON does not say
     all types in it.
     """
 
     letter: int
     content: str
-    text: str
+    source: str
     ambiguous: bool
+
+    @property
+    def text(self) -> str:
+        """Its DynamoDB JSON, spelled in the one way."""
+        return dynamodb_text(json.loads(self.source))
 
 
 @dataclass(slots=True)
@@ -197,9 +202,10 @@ class Attributes:
 
 def _odd_value(text: str | None) -> OddValue | str:
     """The value, or what is wrong with it."""
+    text = text or "null"
+    types: dict[str, str] = {}
     try:
-        value = json.loads(text or "null")
-        types: dict[str, str] = {}
+        value = json.loads(text)
         clean = clean_value(value, "", types)
     except MalformedValue as error:
         return str(error).removeprefix("attribute ").removeprefix("/" if not error.path else "")
@@ -207,9 +213,7 @@ def _odd_value(text: str | None) -> OddValue | str:
         return ": nested too deeply"
     ((letter, content),) = value.items()
     types.pop("", None)
-    return OddValue(
-        LETTERS.index(letter), content if letter in ("S", "B") else clean, dynamodb_text(value), bool(types)
-    )
+    return OddValue(LETTERS.index(letter), content if letter in ("S", "B") else clean, text, bool(types))
 
 
 def _words(data: Bytes, at: Ints) -> npt.NDArray[np.uint64]:
