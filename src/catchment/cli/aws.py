@@ -279,6 +279,38 @@ def reconcile(
     print(json.dumps({"dry_run": dry_run, **asdict(found)}) if as_json else f"{found}{' (not put)' * dry_run}.")
 
 
+@app.command(
+    epilog="Example: catchment aws trace c9fb18a1 --table OrderTable --stream gadget-sales-stream "
+    "--bucket gadget-sales-data --database gadgets_sales_db"
+)
+def trace(
+    event_id: Annotated[
+        str, typer.Argument(metavar="EVENT-ID", help="A change's event id, as `event_id` in the lake.")
+    ],
+    table: Annotated[str | None, typer.Option(help="The DynamoDB table: look into its streams.")] = None,
+    stream: Annotated[str | None, typer.Option(help="The Kinesis stream, by name or ARN.")] = None,
+    bucket: Annotated[
+        str | None, typer.Option(metavar="BUCKET", help="Where objects go: a bucket, or s3://bucket/prefix/.")
+    ] = None,
+    errors: Annotated[str, typer.Option(metavar="PREFIX", help="Where in the bucket failed records go.")] = "errors/",
+    database: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The Glue database that has sales_data_table.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow one change by its event id: DynamoDB, Kinesis, S3 or the error output, SQL; with times and what it waited.
+
+    Looks where an option says a place. Ends with exit code 1 when it was found nowhere. Shows no value of an item.
+    """
+    from catchment.aws.trace import Trace, journey_lines
+    from catchment.cli.exits import FATAL
+
+    journey = Trace(table, stream, bucket, errors, database)(event_id)
+    print(json.dumps(journey.to_dict(), indent=2) if as_json else "\n".join(journey_lines(journey)))
+    if not journey.found:
+        raise typer.Exit(FATAL)
+
+
 @app.command(name="stand-in", epilog="Example: catchment aws stand-in")
 def stand_in(
     directory: Annotated[
@@ -318,6 +350,8 @@ def _delivery_stream(config: Path | None, from_firehose: str | None, given: dict
     from catchment.aws.local.delivery_stream import DeliveryStreamConfig
     from catchment.errors import ConfigError
 
+    if config is None and from_firehose is None and not {"name", "bucket"} <= given.keys():
+        raise ConfigError("Give --name and --bucket, or --config FILE, or --from-firehose NAME.")
     if config is not None and from_firehose is not None:
         raise ConfigError("--config and --from-firehose exclude each other: leave one out.")
     if from_firehose is not None:
