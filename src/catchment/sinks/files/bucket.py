@@ -202,7 +202,7 @@ def _client() -> Any:
         raise ConfigError("To write to S3, install catchment[aws].") from error
     settings = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30)
     try:
-        return boto3.client("s3", config=settings)
+        return boto3.session.Session().client("s3", config=settings)
     except BotoCoreError as error:
         raise SinkRefused(f"S3 cannot be asked: {error} Set up credentials and region as for the AWS CLI.") from error
 
