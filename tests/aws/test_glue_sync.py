@@ -102,6 +102,13 @@ def test_a_value_that_does_not_fit_is_said_and_changes_no_column(lake: AwsAccoun
     assert "column mixed has values of several kinds (int, string)" in done.notes
 
 
+def test_a_decimal_is_widened_when_a_number_has_more_digits(lake: AwsAccount) -> None:
+    put(lake, f"{hour()}a", change("1", 1, price=10.99))
+    sync(target(lake))
+    put(lake, f"{hour()}b", change("2", 2, price=99999.999))
+    assert sync(target(lake)).changes == ["column price is decimal(38,3) now, was decimal(18,2)"]
+
+
 def test_declared_columns_keep_their_types(lake: AwsAccount) -> None:
     put(lake, f"{hour()}a", change("1", 1))
     sync(target(lake))
@@ -200,6 +207,7 @@ def test_a_person_syncs_the_gadgets(lake: AwsAccount, run: Run, tmp_path: Path) 
     for line in (f"database {DATABASE} made", f"table {DATABASE}.{CHANGES} made", "column coupon string added"):
         assert line in done.out
     assert f"view {DATABASE}.{ORDERS} made" in done.out
+    assert "note:" not in done.out, "10.99 fits a decimal(10,2)"
     again = run("catalog", "sync", *names, "--example", "gadgets", "--json")
     assert json.loads(again.out)["changes"] == []
     assert columns(lake, CHANGES, DATABASE)["price"] == "decimal(10,2)"

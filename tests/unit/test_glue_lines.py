@@ -25,7 +25,7 @@ from catchment.glue.column_types import (
     widened,
 )
 from catchment.glue.gadgets import CHANGE_COLUMNS
-from catchment.glue.inference import Inferred
+from catchment.glue.inference import Inferred, roomy
 
 COLUMNS = {**CHANGE_COLUMNS, "exact": parse("decimal(38,9)"), "flag": parse("boolean"), "order_date": parse("date")}
 
@@ -190,6 +190,6 @@ def test_columns_are_inferred_exactly() -> None:
         "at": parse("timestamp"),
         "text": parse("string"),
     }
-    assert inferred.roomy() == expected
+    assert {name: roomy(kind) for name, kind in inferred.columns.items()} == expected
     assert (inferred.lines, inferred.malformed, inferred.unnamed) == (4, 1, {"odd:name"})
     assert struct({"a": parse("int")}) == parse("struct<a:int>")

@@ -79,10 +79,6 @@ class Inferred:
             self.mixed.setdefault(name, {known.name}).add(kind.name)
         self.columns[name] = common
 
-    def roomy(self) -> dict[str, ColumnType]:
-        """The columns, decimals with room for more digits than were seen."""
-        return {name: _roomy(kind) for name, kind in self.columns.items()}
-
 
 def _no_number(_: str) -> Any:
     raise ValueError("NaN and Infinity are no JSON")
@@ -129,8 +125,9 @@ def _number(value: Decimal) -> ColumnType:
     return decimal(max(precision, 1), scale) if precision <= MAX_PRECISION else DOUBLE
 
 
-def _roomy(kind: ColumnType) -> ColumnType:
+def roomy(kind: ColumnType) -> ColumnType:
+    """The type with room for more digits than were seen."""
     if kind.name == "decimal":
         precision, scale = kind.arguments
         return decimal(_USUAL_PRECISION if precision <= _USUAL_PRECISION else MAX_PRECISION, scale)
-    return ColumnType(kind.name, kind.arguments, tuple((name, _roomy(part)) for name, part in kind.parts))
+    return ColumnType(kind.name, kind.arguments, tuple((name, roomy(part)) for name, part in kind.parts))

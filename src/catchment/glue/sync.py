@@ -14,7 +14,7 @@ from typing import Any
 from catchment.errors import SinkRefused
 from catchment.glue.column_types import ColumnType, struct, widened
 from catchment.glue.fetch import unpacked
-from catchment.glue.inference import Inferred
+from catchment.glue.inference import Inferred, roomy
 from catchment.glue.layout import S3Object, objects_below, partitions_of
 from catchment.glue.partition_layout import PartitionLayout, Target, values_of
 from catchment.glue.seen import Seen
@@ -112,7 +112,7 @@ def _sample(s3: Client, new: Sequence[S3Object], done: Synced) -> Inferred:
 def _change_table(
     glue: Client, target: Target, inferred: Inferred, layout: PartitionLayout, done: Synced, *, dry_run: bool
 ) -> None:
-    found_columns = {name: kind for name, kind in inferred.roomy().items() if name not in layout.keys}
+    found_columns = {name: kind for name, kind in inferred.columns.items() if name not in layout.keys}
 
     def edit(found: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
         done.notes.clear()
@@ -122,15 +122,16 @@ def _change_table(
                     f"Nothing says which columns {target.database}.{target.table} has: there are no objects with lines "
                     f"of JSON in {target.location}. Run this again when there are, or declare the columns (--tables)."
                 )
+            made = {name: roomy(kind) for name, kind in found_columns.items()}
             table = GlueTable(
                 target.database,
                 target.table,
-                found_columns,
+                made,
                 keys=layout.keys,
                 location=target.location,
                 parameters=layout.parameters,
             )
-            names = ", ".join(f"{name} {kind}" for name, kind in found_columns.items())
+            names = ", ".join(f"{name} {kind}" for name, kind in made.items())
             return external_json(table), [f"table {target.database}.{target.table} made: {names}"]
         merged = input_of(found)
         storage = dict(merged["StorageDescriptor"])
@@ -155,11 +156,11 @@ def _columns_with(
         after = _without_text(before, found.get(name, before))
         wanted = widened(before, found[name]) if name in found else before
         if after != before and name not in target.declared:
-            column["Type"] = str(after)
-            changes.append(f"column {name} is {after} now, was {before}")
+            column["Type"] = str(roomy(after))
+            changes.append(f"column {name} is {roomy(after)} now, was {before}")
         elif wanted != before:
             notes.append(f"column {name} stays {before}, though there are values that are {found[name]}: NULL where so")
-    added = {name: kind for name, kind in found.items() if name not in there}
+    added = {name: roomy(kind) for name, kind in found.items() if name not in there}
     changes += [f"column {name} {kind} added" for name, kind in added.items()]
     return result + described(added), changes, notes
 
