@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from catchment.change import ChangeBatch
+from catchment.formats import dynamodb_changes
 from catchment.formats.dynamodb_changes import ChangeDecoder, Decoded, sequence_version
 from catchment.formats.dynamodb_records import RecordReader, key_types
 from catchment.formats.stream_record import PoisonRecord
@@ -354,6 +355,24 @@ def test_names_that_differ_by_case_only_share_no_column() -> None:
     found = rows(decoded(one, [change("INSERT", order(Price={"N": "1"})), change("INSERT", order(price={"N": "2"}))]))
     assert [row["after"] for row in found] == [{"orderid": "1", "Price": 1}, {"orderid": "1", "Price": None}]
     assert found[1]["_unrepresentable"] == {"price": '{"N":"2"}'}
+
+
+def test_attributes_whose_names_are_data_do_not_make_columns_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamodb_changes, "MOST_COLUMNS", 50)
+    one = decoder(known={f"{number}": "S" for number in range(45)})
+    images = [order(**{f"{number}": {"S": "x"}}) for number in range(60)]
+    found = rows(decoded(one, [change("INSERT", image) for image in images]))
+    assert len(one.schema.columns) == 50
+    assert [row["after"].get(f"{number}") for number, row in enumerate(found)] == ["x"] * 49 + [None] * 11
+    assert found[59]["_unrepresentable"] == {"59": '{"S":"x"}'}
+
+
+def test_items_of_many_attributes_are_taken_apart() -> None:
+    rng = random.Random(replay_seed())
+    names = [f"attribute {number}" for number in range(200)]
+    images = [order(**{name: {"N": f"{rng.randrange(9)}"} for name in rng.sample(names, 150)}) for _ in range(20)]
+    records = [change("INSERT", image) for image in images]
+    compare(decoded(decoder(), records), Oracle().decode(records), records)
 
 
 def test_inserts_have_no_before_and_removals_no_after() -> None:

@@ -3,8 +3,8 @@
 A table of DynamoDB has no schema but for its key: columns appear as attributes do. The first type that is seen of an
 attribute stays its column's; a NULL, a value of another type, or one that the column's type does not hold, is NULL in
 the column and stands in `_unrepresentable` as DynamoDB JSON (`{"NULL":true}`), under `price` or `before.price`. So
-does a nested value whose clean JSON does not say all types in it (binary values, sets), and an attribute whose name
-differs from a column's by case only.
+does a nested value whose clean JSON does not say all types in it (binary values, sets), and an attribute that has no
+column: its name differs from a column's by case only, or there are `MOST_COLUMNS` already.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,10 @@ Decoded = SchemaChange | ChangeBatch | DeadLetter
 SEQUENCE_BYTES = 20
 """Of a sequence number in a version: 48 digits."""
 
+MOST_COLUMNS = 1_000
+"""Attributes that appear after so many have no column: of a table whose attributes' names are data."""
+
+_FEW_NAMES = 32
 _LONGEST_SEQUENCE = 48
 _OPERATIONS = {INSERT: Operation.INSERT, MODIFY: Operation.UPDATE, REMOVE: Operation.DELETE}
 _OURS = [pa.field("_sequence_number", pa.string()), pa.field("_event_id", pa.string())]
@@ -287,7 +292,7 @@ class ChangeDecoder:
         if name in self._columns:
             return not self._columns[name].letters
         # Column names ignore case in the engines that read the lake.
-        return bool(name) and name.lower() not in self._folded
+        return bool(name) and name.lower() not in self._folded and len(self._columns) < MOST_COLUMNS
 
     def _new_schema(self) -> TableSchema:
         """The key first, the rest by name: the same columns make the same schema, whatever came first."""
@@ -357,13 +362,27 @@ class _Usable:
 
     def of(self, code: int) -> Ints:
         """The entries with this name, one an item: of a name that comes twice the last counts, as in Python."""
-        entries = np.flatnonzero(self.attributes.name == code)
+        entries = self._entries(code)
         items = self.attributes.item[entries]
         if not self._all:
             entries = entries[self._is_usable[items]]
             items = self.attributes.item[entries]
         last = np.append(items[1:] != items[:-1], True)[: len(items)]
         return entries if last.all() else entries[last]
+
+    def _entries(self, code: int) -> Ints:
+        if len(self.attributes.names) <= _FEW_NAMES:
+            return np.flatnonzero(self.attributes.name == code)
+        # Looking through all entries once a name would take the square of the attributes.
+        order, begins = self._by_name
+        return order[begins[code] : begins[code + 1]]
+
+    @cached_property
+    def _by_name(self) -> tuple[Ints, Ints]:
+        """The entries by name, and where each name begins."""
+        names = self.attributes.name
+        order = np.argsort(names.astype(np.uint16) if len(self.attributes.names) < 1 << 16 else names, kind="stable")
+        return order, np.searchsorted(names[order], np.arange(len(self.attributes.names) + 1))
 
     def row(self, entries: Ints) -> Ints:
         """The rows that these entries belong to."""

@@ -1,7 +1,8 @@
 """JSON change records of DynamoDB → Arrow: their members and images, many at once.
 
 DuckDB reads the JSON; an image becomes a map from an attribute's name to its typed value's compact JSON text. Members
-that are not needed are not looked at. A record that is not JSON leaves the others alone.
+that are not needed are not looked at, of one that comes twice the first counts, and a comma too many at the end of an
+object does no harm. A record that is not JSON leaves the others alone.
 """
 
 from __future__ import annotations
