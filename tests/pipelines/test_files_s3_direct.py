@@ -6,6 +6,8 @@ import re
 import signal
 import uuid
 from collections import Counter
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from aws.places import bucket_of, make_bucket, objects
 from catchment.formats.clean_record import RecordCleaner
 from catchment.formats.dynamodb_json import parse_json
 from catchment.formats.stream_record import event_of, parse_record
+from catchment.glue import connect
+from catchment.glue.gadgets import DATABASE, ensure_gadgets
 from e2e.cli import run_command
 
 PIPELINE = """\
@@ -93,6 +97,22 @@ def test_a_direct_pipeline_delivers_the_clean_records_of_the_serverless_one(aws:
     found = [parse_json(line.decode()) for body in delivered(aws).values() for line in body.splitlines()]
     assert comparable(found) == comparable(clean_records(aws))
     assert latest_orders(delivered(aws)).keys() == scanned(aws).keys() == {"2", "3"}
+
+
+def test_the_same_tables_read_what_a_direct_pipeline_delivers(aws: AwsAccount, journey: Path, tmp_path: Path) -> None:
+    ensure_gadgets(f"s3://{bucket_of(aws)}/direct/")
+    for number in ("1", "2", "3"):
+        write(aws, number, price={"N": "429.99"}, order_timestamp={"S": "2026-11-21T23:17:18.123Z"})
+    write(aws, "1", price={"N": "10.99"}, quantity={"N": "9"}, order_timestamp={"S": "2026-11-22T00:00:00.001Z"})
+    remove(aws, "2")
+    catch_up(journey)
+    with connect(DATABASE, cache=tmp_path / "cache") as lake:
+        assert lake.execute("SELECT count(*), count(DISTINCT event_id) FROM sales_data_table").fetchall() == [(5, 5)]
+        found = lake.execute("SELECT orderid, quantity, price, order_timestamp, date FROM gadget_sales ORDER BY 1")
+        assert found.fetchall() == [
+            ("1", 9, Decimal("10.99"), datetime(2026, 11, 22, 0, 0, 0, 1000), date(2026, 11, 22)),
+            ("3", 3, Decimal("429.99"), datetime(2026, 11, 21, 23, 17, 18, 123000), date(2026, 11, 21)),
+        ]
 
 
 def test_objects_are_called_as_firehose_calls_them(aws: AwsAccount, journey: Path) -> None:
