@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import io
 import json
 import logging
+import os
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import catchment.glue
 from aws.account import AwsAccount
+from catchment.aws import firehose_transform
 from catchment.errors import ConfigError, SourceRefused
 from catchment.glue.database import GlueDatabase
 from catchment.glue.gadgets import DATABASE, ensure_gadgets
+from catchment.glue.partition_layout import Target
+from catchment.glue.sync import sync
 
 TODAY = datetime.now(UTC)
 UPI = f"SELECT * FROM {DATABASE}.sales_data_table WHERE payment_method = 'UPI' ORDER BY order_timestamp DESC"
@@ -214,3 +222,95 @@ def test_the_place_of_a_row_can_be_asked_for(aws: AwsAccount, gadgets: GlueDatab
     put(aws, f"{hour()}a", change("1", 1))
     assert gadgets.execute('SELECT "$path" FROM sales_data_table').fetchall() == [(f"s3://{bucket(aws)}/{hour()}a",)]
     assert "$path" not in [column[0] for column in gadgets.execute("SELECT * FROM sales_data_table").description or ()]
+
+
+def test_parquet_objects_are_read_by_the_table_s_types(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.table({"ID": pa.array([1, 2], pa.int64()), "price": pa.array([Decimal("1.50"), None])}), content)
+    aws.client("s3").put_object(Bucket=bucket(aws), Key="parquet/a.parquet", Body=content.getvalue())
+    aws.client("glue").create_table(
+        DatabaseName=DATABASE,
+        TableInput={
+            "Name": "columnar",
+            "StorageDescriptor": {
+                "Columns": [
+                    {"Name": "id", "Type": "int"},
+                    {"Name": "price", "Type": "decimal(10,2)"},
+                    {"Name": "later", "Type": "string"},
+                ],
+                "Location": f"s3://{bucket(aws)}/parquet",
+                "SerdeInfo": {"SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"},
+            },
+        },
+    )
+    assert gadgets.execute("SELECT * FROM columnar ORDER BY id").fetchall() == [
+        (1, Decimal("1.50"), None),
+        (2, None, None),
+    ]
+
+
+def test_every_type_of_dynamodb_comes_from_the_handler_into_a_column(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    exact = "12345678901234567890.123456789"
+    image = {
+        "orderid": {"S": "7421"},
+        "product_name": {"S": "Laptop"},
+        "quantity": {"N": "3"},
+        "price": {"N": "429.99"},
+        "order_timestamp": {"S": "2026-11-21T10:00:00.123Z"},
+        "exact": {"N": exact},
+        "secret": {"B": base64.b64encode(b"\x00hi").decode()},
+        "gift": {"BOOL": True},
+        "nothing": {"NULL": True},
+        "address": {"M": {"city": {"S": "Pune"}, "floors": {"L": [{"N": "1"}, {"N": "2"}]}}},
+        "tags": {"SS": ["a", "b"]},
+        "sizes": {"NS": ["1", "2.5"]},
+    }
+    record = {
+        "eventID": "e1",
+        "eventName": "INSERT",
+        "eventSourceARN": f"arn:aws:dynamodb:us-east-1:1:table/OrderTable/stream/{LABEL}",
+        "dynamodb": {
+            "ApproximateCreationDateTime": 1795255200.0,
+            "Keys": {"orderid": {"S": "7421"}},
+            "NewImage": image,
+            "SequenceNumber": "111100000000000000000001",
+        },
+    }
+    data = base64.b64encode(json.dumps(record).encode()).decode()
+    event = {"invocationId": "i", "records": [{"recordId": "r", "data": data}]}
+    (answer,) = firehose_transform.handler(event, None)["records"]
+    assert answer["result"] == "Ok"
+    aws.client("s3").put_object(Bucket=bucket(aws), Key=f"{hour()}a", Body=base64.b64decode(answer["data"]))
+    sync(Target(DATABASE, "sales_data_table", f"s3://{bucket(aws)}/"))
+    gadgets.refresh()
+    found = gadgets.execute(
+        "SELECT price, order_timestamp, exact, secret, gift, address.city, address.floors[2], tags, sizes, "
+        "_types['/secret'] AS kind FROM sales_data_table"
+    ).fetchall()
+    assert found == [
+        (
+            Decimal("429.99"),
+            datetime(2026, 11, 21, 10, 0, 0, 123000),
+            Decimal(exact),
+            base64.b64encode(b"\x00hi").decode(),
+            True,
+            "Pune",
+            2,
+            ["a", "b"],
+            [Decimal("1.0"), Decimal("2.5")],
+            "B",
+        )
+    ]
+    assert gadgets.execute("SELECT date FROM gadget_sales").fetchall() == [(date(2026, 11, 21),)]
+
+
+def test_what_nobody_asks_for_any_more_is_forgotten(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    put(aws, f"{hour()}a", change("1", 1))
+    gadgets.execute("SELECT 1 FROM sales_data_table")
+    (used,) = gadgets.cache.iterdir()
+    old = gadgets.cache / "old"
+    old.mkdir()
+    os.utime(old, (0, 0))
+    with catchment.glue.connect(DATABASE, cache=gadgets.cache) as another:
+        another.execute("SELECT 1 FROM sales_data_table")
+    assert list(gadgets.cache.iterdir()) == [used]

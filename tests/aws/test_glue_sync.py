@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -23,6 +25,7 @@ from catchment.glue.partition_layout import Target
 from catchment.glue.session import client
 from catchment.glue.sync import Synced, sync
 from catchment.glue.table import GlueTable, ensure, ensure_database, external_json, table_of
+from e2e.cli import command
 
 
 @pytest.fixture
@@ -286,3 +289,18 @@ def test_a_state_that_cannot_be_read_costs_a_look_at_everything(lake: AwsAccount
         file.write_text("{broken")
     done: Synced = sync(target(lake))
     assert (done.new_objects, done.changes) == (1, [])
+
+
+def test_a_schedule_goes_on_until_it_is_stopped(lake: AwsAccount, tmp_path: Path) -> None:
+    put(lake, f"{hour()}a", change("1", 1))
+    place = ["--table", "found", "--location", f"s3://{bucket(lake)}/"]
+    arguments = command("catalog", "sync", "--database", "lake", *place, "--every", "1", "--json")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=lake.environ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["new_objects"] == 1
+        put(lake, f"{hour()}b", change("2", 2, coupon="X"))
+        seen: list[str] = []
+        while "column coupon string added" not in seen:
+            seen += json.loads(process.stdout.readline())["changes"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0

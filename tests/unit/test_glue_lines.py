@@ -173,7 +173,7 @@ def test_columns_are_inferred_exactly() -> None:
     inferred = Inferred()
     inferred.read(
         [
-            b'{"money": 1.5, "n": 1, "long": 123456789012345678901234567890, "tiny": 1e-50, "Odd:name": 1}',
+            b'{"money": 1.500, "n": 1, "exact": 12345678901234567890.1234567890, "long": 123456789012345678901234567890, "tiny": 1e-50, "Odd:name": 1}',
             b'{"money": 12345.678, "n": null, "nothing": null, "empty": {}, "map": {"/a": "B", "b": "SS"}}',
             b'{"money": 3, "list": [], "day": "2026-11-21", "at": "2026-11-21T10:00:00Z", "text": "2026"}',
             b"[]",
@@ -182,6 +182,7 @@ def test_columns_are_inferred_exactly() -> None:
     expected: dict[str, ColumnType] = {
         "money": decimal(18, 3),
         "n": parse("int"),
+        "exact": decimal(38, 9),
         "long": decimal(38, 0),
         "tiny": parse("double"),
         "map": map_of(parse("string"), parse("string")),

@@ -20,7 +20,7 @@ from catchment.glue.column_types import STRING, ColumnType, in_duckdb
 from catchment.glue.fetch import check_readable, fetch
 from catchment.glue.json_lines import MALFORMED
 from catchment.glue.layout import objects_of
-from catchment.glue.segments import PATH, Part, SegmentStore, default_base, store_directory
+from catchment.glue.segments import PATH, Part, SegmentStore, default_base, forget_unused, store_directory
 from catchment.glue.session import client
 from catchment.glue.table import GlueTable, table_of, tables_of
 from catchment.lakehouse.sql import identifier, literal, literals
@@ -123,6 +123,7 @@ class GlueDatabase:
         """DuckDB's own connection. It reads the kept objects, nothing else."""
         if self._connection is None:
             self._connection = _open(self.cache)
+            forget_unused(self.cache)
         return self._connection
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from catchment.errors import ConfigError
 from catchment.glue import gadgets
 from catchment.glue.athena_sql import parse as parse_sql
 from catchment.glue.column_types import ColumnType, parse
-from catchment.glue.projection import firehose_datehour
+from catchment.glue.projection import firehose_datehour, yesterday
 from catchment.glue.session import Client
 from catchment.glue.table import GlueTable, ensure, external_json
 from catchment.glue.view import View, presto_view
@@ -100,7 +100,7 @@ def ensure_table(
     place = location or declared.location
     if place is None:
         raise ConfigError(f"Nothing says where {database}.{name} is. Add --location s3://bucket/prefix/.")
-    keys, parameters = firehose_datehour(place, datetime.now(UTC).replace(hour=0))
+    keys, parameters = firehose_datehour(place, yesterday(datetime.now(UTC)))
     table = GlueTable(
         database, name, _typed(declared.columns), keys=_typed(keys), location=place, parameters=parameters
     )

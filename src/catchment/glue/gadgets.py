@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from catchment.glue.column_types import ColumnType, parse
-from catchment.glue.projection import firehose_datehour
+from catchment.glue.projection import firehose_datehour, yesterday
 from catchment.glue.session import client
 from catchment.glue.table import GlueTable, ensure, ensure_database, external_json
 from catchment.glue.view import View, presto_view
@@ -62,7 +62,7 @@ def changes_table(
     location: str, first_hour: datetime | None = None, *, database: str = DATABASE, name: str = CHANGES
 ) -> dict[str, Any]:
     """The input for `sales_data_table`, over objects laid out as Firehose does; partitions from `first_hour` to now."""
-    first = first_hour or datetime.now(UTC).replace(hour=0)
+    first = first_hour or yesterday(datetime.now(UTC))
     keys, parameters = firehose_datehour(location, first)
     return external_json(
         GlueTable(database, name, CHANGE_COLUMNS, keys=_typed(keys), location=location, parameters=parameters)

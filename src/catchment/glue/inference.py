@@ -119,8 +119,9 @@ def _number(value: Decimal) -> ColumnType:
             if -end <= value < end:
                 return kind
         return decimal(value.adjusted() + 1, 0)
-    _, _, exponent = value.normalize().as_tuple()
-    scale = max(-int(exponent), 0)
+    _, digits, exponent = value.as_tuple()
+    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    scale = max(-int(exponent) - zeros, 0)
     precision = max(value.adjusted() + 1, 0) + scale
     return decimal(max(precision, 1), scale) if precision <= MAX_PRECISION else DOUBLE
 

@@ -160,6 +160,11 @@ def _moment(text: str, form: str, now: datetime) -> datetime:
     return now + timedelta(seconds=seconds if sign == "+" else -seconds)
 
 
+def yesterday(now: datetime) -> datetime:
+    """Where a new table's hours begin: an object lies in the hour of its oldest record, which may be yesterday's."""
+    return (now - timedelta(days=1)).replace(hour=0)
+
+
 def firehose_datehour(location: str, first_hour: datetime) -> tuple[dict[str, str], dict[str, str]]:
     """Partition columns and parameters for Firehose's own layout, `yyyy/MM/dd/HH/`: one column `datehour`.
 

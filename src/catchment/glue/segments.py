@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections import Counter
@@ -31,6 +32,7 @@ MERGE_FROM = 24
 """So many small segments are merged into one: a query opens each of its segments."""
 _SMALL_BYTES = 16 * 1024 * 1024
 _MERGED_BYTES = 128 * 1024 * 1024
+_UNUSED_SECONDS = 30 * 86400.0
 _GRACE_SECONDS = 600.0
 """How long a segment stays whose objects are in another one: a query may still read it."""
 
@@ -69,6 +71,7 @@ class SegmentStore:
 
     def load(self) -> None:
         """See what is there, as other processes left it."""
+        os.utime(self.directory)  # in use: `forget_unused` leaves it
         found = {path for path in self.directory.iterdir() if path.suffix == _SUFFIX}
         for gone in set(self._segments) - found:
             del self._segments[gone]
@@ -159,6 +162,14 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def forget_unused(base: Path) -> None:
+    """Remove what nobody has asked for in a month: tables that were dropped, columns as they were once."""
+    for directory in base.iterdir():
+        with suppress(OSError):
+            if directory.is_dir() and time.time() - directory.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(directory)
 
 
 def store_directory(base: Path, *identity: str) -> Path:
