@@ -173,7 +173,8 @@ def test_columns_are_inferred_exactly() -> None:
     inferred = Inferred()
     inferred.read(
         [
-            b'{"money": 1.500, "n": 1, "exact": 12345678901234567890.1234567890, "long": 123456789012345678901234567890, "tiny": 1e-50, "Odd:name": 1}',
+            b'{"money": 1.500, "n": 1, "exact": 12345678901234567890.1234567890, "tiny": 1e-50}',
+            b'{"long": 123456789012345678901234567890, "Odd:name": 1}',
             b'{"money": 12345.678, "n": null, "nothing": null, "empty": {}, "map": {"/a": "B", "b": "SS"}}',
             b'{"money": 3, "list": [], "day": "2026-11-21", "at": "2026-11-21T10:00:00Z", "text": "2026"}',
             b"[]",
@@ -183,8 +184,8 @@ def test_columns_are_inferred_exactly() -> None:
         "money": decimal(18, 3),
         "n": parse("int"),
         "exact": decimal(38, 9),
-        "long": decimal(38, 0),
         "tiny": parse("double"),
+        "long": decimal(38, 0),
         "map": map_of(parse("string"), parse("string")),
         "list": array(parse("string")),
         "day": parse("date"),
@@ -192,5 +193,5 @@ def test_columns_are_inferred_exactly() -> None:
         "text": parse("string"),
     }
     assert {name: roomy(kind) for name, kind in inferred.columns.items()} == expected
-    assert (inferred.lines, inferred.malformed, inferred.unnamed) == (4, 1, {"odd:name"})
+    assert (inferred.lines, inferred.malformed, inferred.unnamed) == (5, 1, {"odd:name"})
     assert struct({"a": parse("int")}) == parse("struct<a:int>")
