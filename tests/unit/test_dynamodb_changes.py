@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from catchment.change import ChangeBatch
-from catchment.formats import dynamodb_changes
+from catchment.formats import dynamodb_schema
 from catchment.formats.dynamodb_changes import ChangeDecoder, Decoded, sequence_version
 from catchment.formats.dynamodb_records import RecordReader, key_types
 from catchment.formats.stream_record import PoisonRecord
@@ -358,7 +358,7 @@ def test_names_that_differ_by_case_only_share_no_column() -> None:
 
 
 def test_attributes_whose_names_are_data_do_not_make_columns_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamodb_changes, "MOST_COLUMNS", 50)
+    monkeypatch.setattr(dynamodb_schema, "MOST_COLUMNS", 50)
     one = decoder(known={f"{number}": "S" for number in range(45)})
     images = [order(**{f"{number}": {"S": "x"}}) for number in range(60)]
     found = rows(decoded(one, [change("INSERT", image) for image in images]))
