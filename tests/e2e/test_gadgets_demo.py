@@ -123,6 +123,18 @@ def test_it_can_be_asked_from_outside_and_ends_in_order_when_asked(
     assert not processes_of(open_directory / "demo")
 
 
+@pytest.mark.parametrize("phase", ["Starting AWS", "Starting capture"])
+def test_it_can_be_ended_before_the_first_order(
+    start: Callable[..., subprocess.Popen[str]], open_directory: Path, phase: str
+) -> None:
+    running = start("--shape", "both", "--seconds", "600")
+    wait_for_line(running, lambda text: text.startswith(phase))
+    running.send_signal(signal.SIGTERM)
+    told = finish(running)
+    assert (told["writes"], told["shapes"]) == (0, {})
+    assert not processes_of(open_directory / "demo")
+
+
 def test_nothing_outlives_a_demo_that_is_killed(
     start: Callable[..., subprocess.Popen[str]], open_directory: Path
 ) -> None:

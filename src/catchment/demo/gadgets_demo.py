@@ -161,7 +161,10 @@ class GadgetsDemo:
             if self._direct:
                 self._open_direct(stack, view)
             self._wait_until(lambda: self._ready, "Starting the pipeline", stop, view)
-            self._write_orders(stack, stop, view)
+            if not stop.is_set():
+                self._write_orders(stack, stop, view)
+            if not self._traffic.writes:
+                return self._ended_early()
             self._drain(view)
             self._show(view, "Comparing with DynamoDB")
             for probe in self._probes.values():
@@ -231,8 +234,6 @@ class GadgetsDemo:
 
     def _write_orders(self, stack: ExitStack, stop: threading.Event, view: View[GadgetsMoment]) -> None:
         """Orders begin when everything looks, so that all of them are measured."""
-        if stop.is_set():
-            return
         arguments = (TABLE, str(self._rate), str(self._seconds or 0), str(self._seed))
         traffic = Child("catchment.demo.gadget_traffic", *arguments, hear=self._traffic.hear)
         stack.callback(traffic.stop)
@@ -376,6 +377,9 @@ class GadgetsDemo:
                 ),
             )
         return outcome, orders
+
+    def _ended_early(self) -> GadgetsOutcome:
+        return GadgetsOutcome(str(self._directory), 0.0, 0, {}, {}, notes=["It was ended before the first order."])
 
     def _next_steps(self) -> list[str]:
         steps = ["What to try next:"]

@@ -66,7 +66,7 @@ def summary_text(outcome: GadgetsOutcome) -> str:
     kinds = ", ".join(
         f"{count:,} {kind}s" if kind != "modify" else f"{count:,} changes" for kind, count in outcome.kinds.items()
     )
-    lines = [f"{outcome.writes:,} writes to DynamoDB in {outcome.seconds:.0f} s ({kinds})."]
+    lines = [f"{outcome.writes:,} writes to DynamoDB in {outcome.seconds:.0f} s ({kinds or 'none'})."]
     for number, (name, shape) in enumerate(outcome.shapes.items()):
         lines += ["", *_shape_text(name, shape), *(_answers_text(shape) if number == 0 else [])]
     if outcome.shapes_equal is not None:
