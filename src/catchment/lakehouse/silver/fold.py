@@ -325,6 +325,15 @@ def stretches(changes: pa.RecordBatch) -> list[Stretch]:
     return found
 
 
+def in_order(changes: pa.RecordBatch) -> pa.RecordBatch:
+    """The changes by `_version`; the very same batch when they came so."""
+    versions = changes.column("_version")
+    count = len(versions)
+    if count < 2 or pc.all(pc.less_equal(versions.slice(0, count - 1), versions.slice(1))).as_py():
+        return changes
+    return changes.take(pc.sort_indices(versions))
+
+
 def _valid(column: pa.Array) -> Mask:
     if not column.null_count:
         return np.ones(len(column), np.bool_)

@@ -23,7 +23,18 @@ from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement, file_schema
 from catchment.lakehouse.properties import KEY, KIND, MARKER, PINNED, PIPELINE, TABLE
 from catchment.lakehouse.silver.bronze_changes import bronze_changes
-from catchment.lakehouse.silver.fold import DELETE, READ, TRUNCATE, UPDATE, Fold, Indices, Mask, operations, stretches
+from catchment.lakehouse.silver.fold import (
+    DELETE,
+    READ,
+    TRUNCATE,
+    UPDATE,
+    Fold,
+    Indices,
+    Mask,
+    in_order,
+    operations,
+    stretches,
+)
 from catchment.lakehouse.silver.key_hash import Keys
 from catchment.lakehouse.silver.key_index import NOWHERE
 from catchment.lakehouse.silver.keyed_table import UNREPRESENTABLE, KeyedTable, whole
@@ -42,6 +53,8 @@ from catchment.telemetry import LOGGER
 log = logging.getLogger(LOGGER)
 
 SILVER = "silver"
+NEWEST_VERSION_PROPERTY = "catchment.newest-version"
+"""The version of the newest change that was merged: an older one that comes has been overtaken."""
 SNAPSHOT_VERSION_PROPERTY = "catchment.snapshot-version"
 """The highest version of a snapshot row that was merged, in hex: later changes need no comparison."""
 
@@ -131,6 +144,8 @@ class SilverTable:
         properties = self.main.lake.metadata.properties
         self._snapshot_version = bytes.fromhex(properties.get(SNAPSHOT_VERSION_PROPERTY, ""))
         self._unresolved = UNRESOLVED_PROPERTY in properties and properties[UNRESOLVED_PROPERTY] == "true"
+        self._newest = bytes.fromhex(properties.get(NEWEST_VERSION_PROPERTY, ""))
+        self._overtaken = False
         self._complete = _finished(self._bronze_marker)
         self._rebuilding = False
         self._versions_known = self.versions is not None and self.versions.lake.metadata.current_snapshot() is not None
@@ -248,6 +263,7 @@ class SilverTable:
         mine = {
             **self._kind("silver"),
             SNAPSHOT_VERSION_PROPERTY: self._snapshot_version.hex(),
+            NEWEST_VERSION_PROPERTY: self._newest.hex(),
             UNRESOLVED_PROPERTY: str(self._unresolved).lower(),
         }
         # Said in the snapshot too: it is no state to go back to.
@@ -261,7 +277,7 @@ class SilverTable:
         for table in self._all:
             if table.dirty or table is self.main:
                 table.settle()
-        if not self._snapshots:
+        if not self._snapshots and not self._overtaken:
             # Bronze has the others now. It has not what a transaction left that is still open.
             old, self._stones = self._stones, self._stones.after_boundary()
             old.close()
@@ -316,7 +332,7 @@ class SilverTable:
             table.truncate()
         self._stones.close()
         self._stones = Tombstones()
-        self._unresolved, self._snapshot_version = False, b""
+        self._unresolved, self._snapshot_version, self._newest = False, b"", b""
         self._rebuilding = self._versions_known
         try:
             for chunk in (True, False):
@@ -388,12 +404,22 @@ class SilverTable:
             start += stretch.changes.num_rows + 1
 
     def _fold(self, changes: pa.RecordBatch, *, chunk: bool) -> None:
+        came, changes = changes, in_order(changes)
+        first, last = (changes.column("_version")[at].as_py() for at in (0, changes.num_rows - 1))
+        overtaken = not chunk and (came is not changes or first <= self._newest)
+        if overtaken:
+            self._remember_left_keys()
+        if not chunk:
+            self._newest = max(self._newest, last)
         fold = Fold(changes, self.key, self.main.keys_of)
-        if chunk or pc.min(changes.column("_version")).as_py() <= self._snapshot_version:
-            fold.drop(self._late(fold, chunk=chunk))
+        if not overtaken and (chunk or first <= self._snapshot_version):
+            fold.drop(self._late(fold, remembered=chunk))
         stored = Stored(self.tables, fold, self._miss)
         if self.versions is not None and not self._rebuilding:
             self.versions.append(fold, self._row_names(), stored.find)
+        if overtaken:
+            # What was overtaken is history all the same.
+            fold.drop(self._late(fold, remembered=True))
         last = fold.last
         keys = fold.keys(last)
         places = [table.find(keys) for table in self.tables]
@@ -407,11 +433,18 @@ class SilverTable:
             table.kill(found[found != NOWHERE])
         self._append(rows, keys.take(written))
 
-    def _late(self, fold: Fold, *, chunk: bool) -> Mask:
-        """Which events does the table have a newer row of, or, of a snapshot's rows, was their key left later?"""
+    def _remember_left_keys(self) -> None:
+        """Changes come late: a transport repeats or reorders. From here on every key that is left is remembered."""
+        if not self._overtaken:
+            self._overtaken = True
+            if not self._snapshots:
+                self._load_tombstones()
+
+    def _late(self, fold: Fold, *, remembered: bool) -> Mask:
+        """Which events does the table have a newer row of, or, where that is remembered, was their key left later?"""
         events = np.arange(len(fold))
         keys, versions = fold.keys(events), fold.versions(events)
-        late = self._stones.cover(keys, versions) if chunk else np.zeros(len(fold), np.bool_)
+        late = self._stones.cover(keys, versions) if remembered else np.zeros(len(fold), np.bool_)
         for table in self.tables:
             found = table.find(keys)
             known = np.flatnonzero(found != NOWHERE)
@@ -486,8 +519,10 @@ class SilverTable:
                 if stretch.truncated is not None:
                     self._stones.truncate(stretch.truncated)
                 if stretch.changes.num_rows:
-                    fold = Fold(stretch.changes, self.key, self.main.keys_of)
-                    gone = fold.last[fold.gone[fold.last]]
+                    fold = Fold(in_order(stretch.changes), self.key, self.main.keys_of)
+                    # An update that only names its key before leaves none.
+                    fold.drop(~fold.gone)
+                    gone = fold.last[~self._stones.cover(fold.keys(fold.last), fold.versions(fold.last))]
                     self._stones.add(fold.keys(gone), fold.versions(gone))
         self._stones.take_over(later)
         later.close()
