@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from catchment.formats.dynamodb_changes import ChangeDecoder
-from catchment.formats.dynamodb_records import RecordReader, key_types
+from catchment.formats.dynamodb_records import RecordReader, key_types, why_not
 from catchment.formats.stream_record import PoisonRecord
 from catchment.progress import Progress
 from catchment.schema import TableId
@@ -39,7 +39,11 @@ class StreamedTables:
             decoder = self._decoder(source.table, mine)
             if source.table is None or decoder is None:
                 reason = "it names no table" if source.table is None else "it does not say the key of its table"
-                events += [DeadLetter(source.table or self._stream, lane, position, reason) for position in at]
+                table = source.table or self._stream
+                events += [
+                    DeadLetter(table, lane, position, why_not(record) or reason)
+                    for record, position in zip(mine, at, strict=True)
+                ]
                 continue
             decoder.generation = label_generation(source.label)
             events += decoder.decode(mine, lane=lane, positions=at)
