@@ -22,6 +22,7 @@ import catchment.glue
 from aws.account import AwsAccount
 from catchment.aws import firehose_transform
 from catchment.errors import ConfigError, SourceRefused
+from catchment.glue import segments
 from catchment.glue.database import GlueDatabase
 from catchment.glue.gadgets import DATABASE, ensure_gadgets
 from catchment.glue.partition_layout import Target
@@ -142,6 +143,31 @@ def test_many_small_objects_are_kept_in_few_files(aws: AwsAccount, gadgets: Glue
         gadgets.refresh()
     assert gadgets.execute("SELECT COUNT(*), COUNT(DISTINCT orderid) FROM sales_data_table").fetchall() == [(60, 60)]
     assert len({part.segment.path for part in gadgets.parts("sales_data_table")}) < 30
+
+
+def test_files_that_another_process_has_merged_away_are_found_anew(aws: AwsAccount, gadgets: GlueDatabase) -> None:
+    put(aws, f"{hour()}a", change("1", 1))
+    gadgets.execute("SELECT COUNT(*) FROM sales_data_table")
+    for part in gadgets.parts("sales_data_table"):
+        part.segment.path.unlink()
+    assert gadgets.execute("SELECT COUNT(*) FROM sales_data_table").fetchall() == [(1,)]
+
+
+def test_a_merged_file_goes_when_nobody_can_read_it_any_more(
+    aws: AwsAccount, gadgets: GlueDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gadgets.execute("SELECT COUNT(*) FROM sales_data_table")
+    monkeypatch.setattr(segments, "MERGE_FROM", 4)
+    for number in range(6):
+        put(aws, f"{hour()}{number}", change(str(number), number))
+        gadgets.refresh()
+    before = len(list(gadgets.cache.rglob("*.parquet")))
+    assert before > 4
+    for retired in gadgets.cache.rglob("*.retired"):
+        os.utime(retired, (0, 0))
+    gadgets.refresh()
+    assert len(list(gadgets.cache.rglob("*.parquet"))) < before
+    assert gadgets.execute("SELECT COUNT(*) FROM sales_data_table").fetchall() == [(6,)]
 
 
 def test_an_object_that_is_replaced_or_deleted_is_seen_so(aws: AwsAccount, gadgets: GlueDatabase) -> None:

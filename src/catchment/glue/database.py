@@ -20,6 +20,7 @@ from catchment.glue.column_types import STRING, ColumnType, in_duckdb
 from catchment.glue.fetch import check_readable, fetch
 from catchment.glue.json_lines import MALFORMED
 from catchment.glue.layout import objects_of
+from catchment.glue.pruning import Pruning
 from catchment.glue.segments import PATH, Part, SegmentStore, default_base, forget_unused, store_directory
 from catchment.glue.session import client
 from catchment.glue.table import GlueTable, table_of, tables_of
@@ -79,7 +80,7 @@ class GlueDatabase:
         self._unfit: dict[Name, Counter[str]] = {}
 
     def execute(self, sql: str) -> DuckDBPyConnection:
-        """Ask in Athena's SQL; the answer as DuckDB gives it (`fetchall`, `to_arrow_reader`, …).
+        """Ask in Athena's SQL; the answer is DuckDB's (`fetchall`, `to_arrow_reader`, …), until the next question.
 
         Tables that no question named before are read now; the others are as of the last `refresh`.
         Raises ConfigError for what is no question, SourceRefused for tables that are not there or cannot be read.
@@ -89,8 +90,15 @@ class GlueDatabase:
         tree = athena_sql.parse(sql, self.name)
         self._need(athena_sql.names(tree))
         self._show(tree)
+        text = athena_sql.in_duckdb_sql(tree, self._columns)
         try:
-            return self.connection.execute(athena_sql.in_duckdb_sql(tree, self._columns))
+            try:
+                return self.connection.execute(text)
+            except duckdb.IOException:
+                # Another process has merged the files that are named here, and removed them: they are named anew.
+                self.refresh()
+                self._show(tree)
+                return self.connection.execute(text)
         except duckdb.Error as error:
             raise ConfigError(f"The query failed: {error}") from error
 
@@ -187,7 +195,7 @@ class GlueDatabase:
     def _read(self, name: Name, table: GlueTable, conditions: Conditions) -> _ReadTable:
         """Fetch what is not kept yet of the objects that are there now."""
         store = self._store(table)
-        wanted = _Wanted(self.connection, conditions, table.keys) if conditions is not None else None
+        wanted = Pruning(self.connection, conditions, table.keys) if conditions is not None else None
         fetched = 0
         for _ in range(_ATTEMPTS):
             objects = {one.location: one for one in objects_of(self._s3, self._glue, table, wanted)}
@@ -203,7 +211,8 @@ class GlueDatabase:
         else:
             raise SourceUnavailable(f"The objects of {table.full_name} keep changing while they are read. Try again.")
         parts, _ = store.parts(etags)
-        store.tidy(parts)
+        if conditions is None:
+            store.tidy(parts)
         state = self._read_tables[name] = _ReadTable(parts, conditions, Refreshed(len(objects), fetched))
         self._tell(name, table, store.unfit(parts))
         return state
@@ -244,43 +253,6 @@ class GlueDatabase:
                 f"CREATE OR REPLACE VIEW {identifier(name.database)}.{identifier(name.table)} AS {select}"
             )
             self._shown[name] = select
-
-
-class _Wanted:
-    """May a partition hold rows that are asked for? Conditions on columns that are not known yet say nothing."""
-
-    def __init__(
-        self, connection: DuckDBPyConnection, conditions: Sequence[exp.Expr], keys: Mapping[str, ColumnType]
-    ) -> None:
-        self._connection = connection
-        self._conditions = [(athena_sql.columns_in(one), one.sql(dialect="duckdb")) for one in conditions]
-        self._keys = keys
-        self._answers: dict[tuple[tuple[str, str], ...], bool] = {}
-
-    def __call__(self, values: Mapping[str, str]) -> bool:
-        known = tuple(sorted(values.items()))
-        if known not in self._answers:
-            self._answers[known] = self._answer(values)
-        return self._answers[known]
-
-    def _answer(self, values: Mapping[str, str]) -> bool:
-        import duckdb
-
-        usable = [text for columns, text in self._conditions if columns <= values.keys()]
-        if not usable:
-            return True
-        row = ", ".join(
-            f"CAST({literal(value)} AS {in_duckdb(self._keys[name])}) AS {identifier(name)}"
-            for name, value in values.items()
-        )
-        try:
-            found = self._connection.execute(
-                f"SELECT {' AND '.join(f'({text})' for text in usable)} FROM (SELECT {row})"
-            )
-        except duckdb.Error:
-            return True  # the question itself will tell what is wrong with it
-        answer = found.fetchone()
-        return answer is None or (answer[0] is not False and answer[0] is not None)
 
 
 def _column(name: str, kind: ColumnType) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,8 +94,6 @@ def _prefixes(s3: Client, projected: projection.Projection, wanted: Wanted | Non
 
 def _known(projected: projection.Projection, name: str | None, value: str) -> dict[str, str] | None:
     """What a directory's name says of a column; None when no partition can be below it."""
-    import re
-
     if name is None:
         return {} if projected.may_begin(value) else None
     column = projected.columns[name]

@@ -114,15 +114,20 @@ class SegmentStore:
         return total
 
     def tidy(self, parts: Sequence[Part]) -> None:
-        """Merge small segments, if there are many, and remove those that are no longer needed."""
+        """Merge small segments, if there are many, and remove those that are no longer needed.
+
+        parts: all of the table as it is now.
+        """
         small = [part for part in parts if _size(part.segment.path) < _SMALL_BYTES]
         if len(small) >= MERGE_FROM:
             self._merge(small)
         used = {part.segment.path for part in parts}
         for path in set(self._segments) - used:
-            self._remove_old(path)
+            self._retire(path)
         for path in self.directory.glob("*.unfinished"):
-            self._remove_old(path)
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _GRACE_SECONDS:
+                    path.unlink()
 
     def _merge(self, parts: Sequence[Part]) -> None:
         tables: list[pa.Table] = []
@@ -145,10 +150,15 @@ class SegmentStore:
         if len(tables) > 1:
             self.add(pa.concat_tables(tables), objects)
 
-    def _remove_old(self, path: Path) -> None:
+    def _retire(self, path: Path) -> None:
+        """Remove it some time after it was first seen to be of no use: others may read it until they look again."""
+        retired = path.with_suffix(".retired")
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _GRACE_SECONDS:
-                path.unlink()
+            if not retired.exists():
+                retired.touch()
+            elif time.time() - retired.stat().st_mtime > _GRACE_SECONDS:
+                path.unlink(missing_ok=True)
+                retired.unlink()
                 self._segments.pop(path, None)
 
 
