@@ -28,7 +28,8 @@ from catchment.sinks.files.s3_store import S3Store
 from catchment.sinks.files.sink import FilesSink
 from catchment.testing.scripted import ScriptedSystem
 from catchment.testing.sinks import ITEMS, NOTES, SinkConformance, delivery, expect, insert
-from conformance.bucket_harness import BucketHarness, key_of, keys, new_prefix
+from conformance.bucket_harness import BreakingBucketHarness, BucketHarness, key_of, keys, new_prefix
+from conformance.test_files_sink_crashes import begin_and_break
 
 HARNESSES: Mapping[str, Callable[[AwsAccount, Path], BucketHarness]] = {
     "ndjson, gzip, firehose's names": lambda aws, path: BucketHarness(
@@ -82,16 +83,21 @@ def test_a_large_object_goes_up_in_parts_and_only_once(
     bucket.close()
 
 
-def test_uploads_that_nobody_completed_are_let_go_of_when_the_sink_opens(aws: AwsAccount) -> None:
-    url = new_prefix(aws)
-    s3, key = aws.client("s3"), key_of(url, "public.items/000000000001-0001.ndjson")
+def test_uploads_that_nobody_completed_are_let_go_of_when_the_sink_opens(aws: AwsAccount, tmp_path: Path) -> None:
+    """Its own only: another tool may be uploading into the same bucket."""
+    harness = BreakingBucketHarness(aws, tmp_path)
+    begin_and_break(harness, ScriptedSystem(insert("lane", ITEMS, 1)))
+    s3, key = aws.client("s3"), key_of(harness.url, "public.items/000000000001-0001.parquet")
     s3.create_multipart_upload(Bucket=bucket_of(aws), Key=key)
-    elsewhere = s3.create_multipart_upload(Bucket=bucket_of(aws), Key="another/prefix")["UploadId"]
-    sink = FilesSink(S3Store(url), pipeline="suite")
+    others = {
+        s3.create_multipart_upload(Bucket=bucket_of(aws), Key=other)["UploadId"]
+        for other in (key + "-other", key_of(harness.url, "elsewhere"))
+    }
+    sink = harness.sink()
     sink.open()
     sink.close()
-    left = [one["UploadId"] for one in s3.list_multipart_uploads(Bucket=bucket_of(aws)).get("Uploads", ())]
-    assert left == [elsewhere]
+    left = {one["UploadId"] for one in s3.list_multipart_uploads(Bucket=bucket_of(aws)).get("Uploads", ())}
+    assert left == others
 
 
 def test_an_answer_that_got_lost_is_found_out(aws: AwsAccount) -> None:
@@ -107,6 +113,19 @@ def test_an_answer_that_got_lost_is_found_out(aws: AwsAccount) -> None:
     assert bucket.put("_catchment/done/1", b"newer", found.version) is not None
     assert bucket.put("_catchment/done/1", b"other", found.version) is None
     bucket.close()
+
+
+def test_a_store_that_heeds_no_conditions_is_refused(aws: AwsAccount, tmp_path: Path) -> None:
+    def forget(params: dict[str, Any], **_: object) -> None:
+        params["headers"].pop("If-None-Match", None)
+        params["headers"].pop("If-Match", None)
+
+    store = S3Store(new_prefix(aws))
+    store._bucket._client.meta.events.register("before-call.s3.PutObject", forget)
+    sink = FilesSink(store, pipeline="shop")
+    with pytest.raises(SinkRefused, match="has no conditional writes"):
+        sink.open()
+    sink.close()
 
 
 def lose_first_answer(bucket: Bucket) -> None:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -358,6 +359,32 @@ def test_a_lease_that_could_not_be_let_go_of_is_taken_again_at_once(
         third.hold()
     third.release()
     second.release()
+
+
+def test_a_beat_whose_answer_was_never_heard_does_not_lose_the_lease(
+    aws: AwsAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stored, so that the next one finds another version than it knows."""
+    store = S3Store(new_prefix(aws), lease_seconds=0.3)
+    put, heard = store._bucket.put, threading.Event()
+    beats: list[str | None] = []
+
+    def deaf_at_first(path: str, data: bytes, replaced: str | None) -> str | None:
+        version = put(path, data, replaced)
+        if threading.current_thread().name == "s3-lease":
+            beats.append(version)
+            if len(beats) == 1:
+                raise SinkUnavailable("The answer was not heard.")
+            if len(beats) == 4:
+                heard.set()
+        return version
+
+    monkeypatch.setattr(store._bucket, "put", deaf_at_first)
+    store.hold()
+    assert heard.wait(30)
+    store.replace("x", b"", None)
+    store.release()
+    assert beats[1] is None, "the second beat was refused"
 
 
 def test_what_a_source_reads_anew_leaves_nothing_of_the_range_that_was_begun(aws: AwsAccount, tmp_path: Path) -> None:

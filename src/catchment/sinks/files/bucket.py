@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple
 
 from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
@@ -123,15 +123,14 @@ class Bucket:
         with self._translated("delete", path):
             self._client.delete_object(Bucket=self.name, Key=self._prefix + path)
 
-    def abort_uploads(self) -> None:
-        """Let go of the parts of uploads that nobody completed: they cost, and nobody sees them."""
-        with self._translated("list the uploads of", ""):
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=self._prefix)
-            for one in [upload for page in pages for upload in page.get("Uploads", ())]:
-                try:
-                    self._client.abort_multipart_upload(Bucket=self.name, Key=one["Key"], UploadId=one["UploadId"])
-                except self._client.exceptions.NoSuchUpload:
-                    continue
+    def abort_uploads(self, path: str) -> None:
+        """Let go of the parts of this object's uploads that nobody completed: they cost, and nobody sees them."""
+        key = self._prefix + path
+        with self._translated("list the uploads of", path):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=key)
+            for one in [upload for page in pages for upload in page.get("Uploads", ()) if upload["Key"] == key]:
+                with suppress(self._client.exceptions.NoSuchUpload):
+                    self._client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=one["UploadId"])
 
     def close(self) -> None:
         """Close the connections."""

@@ -70,6 +70,11 @@ class ObjectLease:
             elif self._take(found, int(record.get("epoch", 0)) + 1):
                 return
 
+    def _require_conditions(self) -> None:
+        """Where conditions are not heeded, this very lease would be worth nothing."""
+        if self._bucket.put(PATH, self._said(), None) is not None:
+            raise SinkRefused(f"{self._bucket.url} has no conditional writes; exactly-once needs them. Use Amazon S3.")
+
     def check(self) -> None:
         """Raises `LeaseLost` when another process took the lease over."""
         if self._lost.is_set():
@@ -99,6 +104,7 @@ class ObjectLease:
         self._version = self._bucket.put(PATH, self._said(), None if found is None else found.version)
         if self._version is None:
             return False
+        self._require_conditions()
         _open_here.add(self.nonce)
         self._thread = threading.Thread(target=self._beat, name="s3-lease", daemon=True)
         self._thread.start()
@@ -112,10 +118,18 @@ class ObjectLease:
             except (Retriable, SinkRefused) as error:
                 log.warning("The lease of %s could not be renewed: %s", self._bucket.url, error)
                 continue
-            if version is None:
+            if version is None and (version := self._earlier_beat()) is None:
                 self._lost.set()
                 return
             self._version = version
+
+    def _earlier_beat(self) -> str | None:
+        """The lease's version when it is still ours: a beat whose answer was never heard may have been stored."""
+        try:
+            found = self._bucket.get(PATH)
+        except (Retriable, SinkRefused):
+            return self._version  # not known yet: the next beat asks again
+        return found.version if found is not None and _record(found).get("nonce") == self.nonce else None
 
     def _said(self, *, released: bool = False) -> bytes:
         record = {

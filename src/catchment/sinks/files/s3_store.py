@@ -42,7 +42,6 @@ class S3Store:
         with translated(self.scratch):
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.scratch.mkdir(parents=True)
-        self._bucket.abort_uploads()
 
     def release(self) -> None:
         if self._held:
@@ -67,7 +66,12 @@ class S3Store:
         return self._bucket.put(path, data, None) is not None
 
     def adopt(self, paths: Iterable[str]) -> None:
-        self._there = {path: version for path in paths if (version := self._bucket.version(path)) is not None}
+        self._there = {}
+        for path in paths:
+            if (version := self._bucket.version(path)) is not None:
+                self._there[path] = version
+            # Of a killed process. Nobody else's: every name stands in an intent before its upload begins.
+            self._bucket.abort_uploads(path)
 
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
