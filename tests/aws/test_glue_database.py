@@ -128,9 +128,10 @@ def test_a_new_object_costs_its_own_size_only(aws: AwsAccount, gadgets: GlueData
     put(aws, f"{hour()}b", change("2", 2))
     assert gadgets.execute("SELECT COUNT(*) FROM gadget_sales").fetchall() == [(1,)], "as of the last refresh"
     seen = gadgets.refresh()
-    assert (seen.objects, seen.fetched) == (2, 1)
+    assert (seen.objects, seen.fetched, seen.changed) == (2, 1, True)
     assert gadgets.execute("SELECT COUNT(*) FROM gadget_sales").fetchall() == [(2,)]
-    assert gadgets.refresh().fetched == 0
+    again = gadgets.refresh()
+    assert (again.fetched, again.changed) == (0, False)
     with catchment.glue.connect(DATABASE, cache=gadgets.cache) as another:
         assert another.execute("SELECT COUNT(*) FROM gadget_sales").fetchall() == [(2,)]
         assert another.refresh().fetched == 0, "what another process read is not read again"

@@ -41,10 +41,12 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh saw: the objects of the tables, and how many of them were new to this machine."""
+    """What a refresh saw: the objects of the tables, how many of them were fetched (others had been by then, or by
+    another process), and whether they are others than before."""
 
     objects: int
     fetched: int
+    changed: bool
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class _ReadTable:
 
     parts: list[Part]
     conditions: Conditions
+    etags: Mapping[str, str]
     seen: Refreshed
 
     def has(self, conditions: Conditions) -> bool:
@@ -110,7 +113,9 @@ class GlueDatabase:
         self._need(known)
         read = [self._read(name, self._tables[name], state.conditions).seen for name, state in known.items()]
         self._need(self._shown)
-        return Refreshed(sum(one.objects for one in read), sum(one.fetched for one in read))
+        return Refreshed(
+            sum(one.objects for one in read), sum(one.fetched for one in read), any(one.changed for one in read)
+        )
 
     def in_duckdb_sql(self, sql: str) -> str:
         """The same question in DuckDB's SQL, as it is run here. Reads definitions, no objects."""
@@ -213,7 +218,9 @@ class GlueDatabase:
         parts, _ = store.parts(etags)
         if conditions is None:
             store.tidy(parts)
-        state = self._read_tables[name] = _ReadTable(parts, conditions, Refreshed(len(objects), fetched))
+        before = self._read_tables.get(name)
+        seen = Refreshed(len(objects), fetched, changed=before is None or before.etags != etags)
+        state = self._read_tables[name] = _ReadTable(parts, conditions, etags, seen)
         self._tell(name, table, store.unfit(parts))
         return state
 
