@@ -118,7 +118,8 @@ def options_described(pages: Pages) -> Iterator[str]:
     for section, model in reference.models().items():
         for name in reference.undocumented(model):
             yield f"{model.__module__}: `{name}` of {section} has no docstring."
-        for name in model.model_fields:
+        for name, field in model.model_fields.items():
+            name = field.alias or name
             if not re.search(rf"\b{name}:", example):
                 yield f"{CONFIGURATION}: the complete example lacks `{name}` of {section}."
 
