@@ -14,13 +14,14 @@ import boto3
 import pytest
 
 from aws.account import AwsAccount
+from aws.lambdas import deploy
 from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running
 from catchment.aws.local.checkpoint import Pages
 from catchment.aws.local.counters import RunnerSnapshot
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 from catchment.aws.local.error_output import failed_records
 from catchment.aws.local.firehose import Firehose
-from catchment.errors import ConfigError, LeaseHeld, SinkRefused
+from catchment.errors import ConfigError, Fatal, LeaseHeld, SinkRefused
 
 NAME = "gadget-sales-delivery"
 HANDLERS = "aws.transforms"
@@ -209,6 +210,48 @@ def test_a_stream_that_was_made_anew_is_read_from_its_start(stream: AwsAccount, 
     done = until_idle(stream, tmp_path)
     assert done.put == 1
     assert "anew" in done.note
+
+
+def test_a_first_run_at_the_newest_record_leaves_no_gap_behind_it(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1))
+    for numbers in ([], [2, 3]):
+        put(stream, *lines(*numbers))
+        Firehose(config(stream, stream=STREAM), tmp_path, start="LATEST").run(threading.Event(), idle_seconds=0.6)
+    # What came just before the first run may come too: clocks differ.
+    assert {b'{"n": 2}', b'{"n": 3}'} <= set(b"".join(objects(stream).values()).splitlines())
+
+
+def test_the_deployed_function_does_what_the_handler_does(stream: AwsAccount, tmp_path: Path) -> None:
+    """Lambda is real: the zip that is deployed, invoked through its API."""
+    function = deploy(stream, "catchment.aws.firehose_transform.handler")
+    put(stream, b'{"orderid": "7421", "product_name": "Laptop", "quantity": 3, "price": 429.99}', b"invalid_data_here")
+    done = until_idle(stream, tmp_path, function=function, prefix="sales/", error_prefix="errors/")
+    assert (done.put, done.failed) == (1, 1)
+    (body,) = objects(stream, "sales/").values()
+    assert json.loads(body).items() >= {"orderid": "7421", "price": 429.99, "event_type": "UNKNOWN"}.items()
+    (error,) = objects(stream, "errors/").values()
+    assert json.loads(error)["lambdaARN"] == function
+
+
+def test_a_function_that_is_not_there_ends_the_run(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, *lines(1))
+    with pytest.raises(Fatal, match="no Lambda function absent"):
+        until_idle(stream, tmp_path, function="absent")
+    with pytest.raises(ConfigError, match=r"no handler aws\.transforms:absent"):
+        until_idle(stream, tmp_path, function="aws.transforms:absent")
+
+
+def test_error_lines_are_read_in_all_of_aws_spellings() -> None:
+    raw = base64.b64encode(b"raw").decode()
+    texts = {"errorCode": "A", "arrivalTimestamp": "1789014240448", "rawData": raw, "lambdaArn": "arn"}
+    numbers = {"errorCode": "B", "arrivalTimestamp": 1789014240448, "rawData": raw, "lambdaARN": "arn"}
+    conversion = {"lastErrorCode": "C", "arrivalTimestamp": 1789014240448, "rawData": raw, "sequenceNumber": "1"}
+    newer = {"ErrorCode": "D", "ErrorMessage": "m", "rawData": raw}
+    found = list(
+        failed_records([*(json.dumps(one).encode() for one in (texts, numbers, conversion, newer)), b"", b"?"])
+    )
+    assert [(one.code, one.data) for one in found] == [*((code, b"raw") for code in "ABCD"), ("unreadable", None)]
+    assert [one.arrival_ms for one in found] == [1789014240448] * 3 + [None] * 2
 
 
 def test_one_runner_at_a_time_has_the_state(stream: AwsAccount, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from aws.account import AwsAccount
@@ -142,6 +143,18 @@ def test_a_killed_firehose_loses_nothing(journey: AwsAccount, tmp_path: Path, se
     found = event_ids(journey)
     assert len(found) > len(set(found)), "something was delivered twice, or this tests nothing"
     assert set(found) == {json.loads(one["Data"])["eventID"] for one in records(journey)}
+
+
+def test_what_was_put_directly_survives_a_kill(journey: AwsAccount, tmp_path: Path) -> None:
+    arguments = ("firehose", "--name", NAME, "--bucket", bucket_of(journey), "--prefix", "sales/")
+    process = command(journey, tmp_path, *arguments, "--buffer-seconds", "0.5", failpoint="before_commit")
+    assert process.stdout is not None
+    endpoint = json.loads(process.stdout.readline())["endpoint"]
+    records = [{"Data": b'{"n": %d}\n' % number} for number in range(100)]
+    boto3.client("firehose", endpoint_url=endpoint).put_record_batch(DeliveryStreamName=NAME, Records=records)
+    killed_by_itself(process)
+    firehose(journey, tmp_path, stream=None, function=None).run(threading.Event(), idle_seconds=0.3)
+    assert b"".join(objects(journey, "sales/").values()) == b"".join(one["Data"] for one in records)
 
 
 def test_a_poison_record_stops_no_other_and_is_replayed_once(journey: AwsAccount, tmp_path: Path, seed: int) -> None:

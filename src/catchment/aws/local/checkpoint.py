@@ -96,7 +96,12 @@ class Pages:
         """A page of so many records was read; `places` is where the source is resumed after it. Gives its number."""
         self._pages.append(_Page(places, records))
         self.outstanding += records
-        return self._first + len(self._pages) - 1
+        return self.begun - 1
+
+    @property
+    def begun(self) -> int:
+        """How many pages were begun."""
+        return self._first + len(self._pages)
 
     def done(self, page: int, records: int = 1) -> None:
         """So many more records of a page are where they must be."""

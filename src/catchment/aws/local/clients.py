@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from catchment.aws.local.counters import Counters
 from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
 
 Result = TypeVar("Result")
@@ -40,7 +41,11 @@ def client(service: str, region: str | None = None) -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError:
         raise ConfigError("boto3 is missing: install catchment[aws].") from None
-    settings = Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=70)
+    # A function may work for five minutes; whoever hangs up before invokes it twice.
+    read_timeout = 310 if service == "lambda" else 70
+    settings = Config(
+        retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=read_timeout
+    )
     try:
         return boto3.session.Session().client(service, region_name=region, config=settings)
     except BotoCoreError as error:
@@ -52,19 +57,24 @@ def throttled(code: str) -> bool:
     return code in _THROTTLED
 
 
-def patiently(call: Callable[[], Result], what: str, stop: threading.Event, retried: Callable[[], None]) -> Result:
+def patiently(call: Callable[[], Result], what: str, stop: threading.Event, counters: Counters | None = None) -> Result:
     """The answer of a call, which is made again while the service is away or throttles.
 
-    what: names the call in messages ("PutObject to gadget-sales-data"). retried: is told of each repetition.
+    what: names the call in messages ("PutObject to gadget-sales-data"). counters: count repetitions, and note what is
+    waited for.
     Raises `SinkRefused` when trying again will not help, `SinkUnavailable` when `stop` is set before it was answered.
     """
     from botocore.exceptions import BotoCoreError as AnyBotoCoreError
     from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError
 
-    pause = FIRST_PAUSE_SECONDS
+    counters = counters or Counters()
+    pause, waited = FIRST_PAUSE_SECONDS, False
     while True:
         try:
-            return call()
+            answer = call()
+            if waited:
+                counters.note("")
+            return answer
         except ClientError as error:
             code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
             if not throttled(code) and status < 500:
@@ -74,7 +84,9 @@ def patiently(call: Callable[[], Result], what: str, stop: threading.Event, retr
             raise SinkRefused(f"{what} cannot be asked for: {type(error).__name__}. Check the credentials.") from error
         except AnyBotoCoreError as error:
             reason = type(error).__name__
-        retried()
+        waited = True
+        counters.add(retried=1)
+        counters.note(f"waits for {what}: {reason}")
         if stop.wait(pause):
             raise SinkUnavailable(f"{what} was not answered before the end: {reason}.")
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

@@ -49,10 +49,6 @@ class Counters:
             for name, count in counts.items():
                 self._sums[name] += count
 
-    def retry(self) -> None:
-        """One more repetition."""
-        self.add(retried=1)
-
     def arrived(self, event_ms: int) -> None:
         """A record of this time is at the target now."""
         now = time.time()

@@ -135,7 +135,7 @@ class Delivery:
         # An object that was stored although its answer was lost is stored again under the same name.
         put: Callable[[], Any] = lambda: self._s3.put_object(Bucket=self._config.bucket, Key=key, **request)  # noqa: E731
         reach("before_commit")
-        patiently(put, f"PutObject into the bucket {self._config.bucket}", stop, self._counters.retry)
+        patiently(put, f"PutObject into the bucket {self._config.bucket}", stop, self._counters)
         reach("after_commit")
         del self._buffers[name]
         for page, records in buffer.pages.items():

@@ -104,6 +104,11 @@ class Journal:
             self._file.close()
 
     @property
+    def end(self) -> int:
+        """The offset after the newest record."""
+        return self._end
+
+    @property
     def first(self) -> int:
         """The offset of the oldest record that is kept."""
         return self._first
@@ -157,6 +162,9 @@ class DirectPut:
         assert self._journal is not None, "open first"  # noqa: S101
         records, self._offset = self._journal.read(self._offset, timeout)
         return IncomingPage(records, {_PLACE: str(self._offset)}) if records else None
+
+    def caught_up(self, since: float) -> bool:
+        return self._journal is None or self._offset >= self._journal.end
 
     def settled(self, places: Mapping[str, str]) -> None:
         if self._journal is not None:

@@ -137,7 +137,8 @@ class EventSourceMapping:
         self._stop = stop
         saved = self._checkpoint.read()
         places = saved.get("places") if saved.get("of") == self._identity else None
-        pages = ShardPages(KinesisStream(self.stream), places, self._counters, start=self._start)
+        start = "TRIM_HORIZON" if saved else self._start
+        pages = ShardPages(KinesisStream(self.stream), places, self._counters, start=start)
         try:
             self.ready.set()
             self._loop(pages, idle_seconds)
@@ -160,11 +161,15 @@ class EventSourceMapping:
                 number = self._tracked.begin(pages.places(), len(page.records))
                 self._counters.add(read=len(page.records))
                 self._arrive(page.shard, page.records, number)
+            elif self._tracked.begun == 0 and pages.places():
+                # So that a run that got no record leaves no gap after LATEST.
+                self._tracked.begin(pages.places(), 0)
             for shard in list(self._shards):
                 while self._due(shard) and not self._stop.is_set():
                     self._handle(shard)
             self._save()
-            if idle_seconds is not None and not self._shards and time.monotonic() - last > idle_seconds:
+            idle = idle_seconds is not None and not self._shards and time.monotonic() - last > idle_seconds
+            if idle and (pages.over or pages.caught_up(last)):
                 return
 
     def _arrive(self, shard: str, records: Sequence[Mapping[str, Any]], page: int) -> None:

@@ -87,9 +87,7 @@ def _to_queue(name: str) -> Send:
         raise ConfigError(f"There is no SQS queue {name}: {error.response['Error']['Code']}.") from error
 
     def send(key: str, body: str, stop: threading.Event) -> None:
-        patiently(
-            lambda: sqs.send_message(QueueUrl=url, MessageBody=body), f"SendMessage to {name}", stop, lambda: None
-        )
+        patiently(lambda: sqs.send_message(QueueUrl=url, MessageBody=body), f"SendMessage to {name}", stop)
 
     return send
 
@@ -102,7 +100,6 @@ def _to_bucket(name: str) -> Send:
             lambda: s3.put_object(Bucket=name, Key=key, Body=body.encode(), ContentType="application/json"),
             f"PutObject into the bucket {name}",
             stop,
-            lambda: None,
         )
 
     return send

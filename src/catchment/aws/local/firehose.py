@@ -84,7 +84,7 @@ class Firehose:
                     last = time.monotonic()
                     self._arrive(page)
                 self._move(stop)
-                if idle_seconds is not None and not self._busy() and time.monotonic() - last > idle_seconds:
+                if idle_seconds is not None and time.monotonic() - last > idle_seconds and self._idle(last):
                     break
             self._finish(stop)
         finally:
@@ -94,8 +94,9 @@ class Firehose:
 
     def _open(self) -> None:
         saved = self._checkpoint.read()
-        places = saved.get("places") if saved.get("of") == self._intake.identity else None
-        if saved and places is None:
+        places = saved.get("places")
+        if saved and saved["of"] != self._intake.identity:
+            places = {}
             self._counters.note("the stream was made anew: it is read from its start")
             log.warning("%s: the stream was made anew since the last run; it is read from its start.", self.config.name)
         self._intake.open(places, self._counters)
@@ -109,8 +110,9 @@ class Firehose:
             due.append(stored)
         return max(0.0, min(due))
 
-    def _busy(self) -> bool:
-        return bool(self._waiting) or self._pages.outstanding > 0
+    def _idle(self, since: float) -> bool:
+        """Is everything stored, and nothing there that came before this time?"""
+        return not self._waiting and self._pages.outstanding == 0 and self._intake.caught_up(since)
 
     def _arrive(self, page: IncomingPage) -> None:
         number = self._pages.begin(page.places, len(page.records))

@@ -37,11 +37,15 @@ class Intake(Protocol):
         ...
 
     def open(self, places: Mapping[str, str] | None, counters: Counters) -> None:
-        """Begin after `places`, or at the beginning when there are none."""
+        """Begin after `places`; at the beginning when they are empty. None: for the first time."""
         ...
 
     def next(self, timeout: float) -> IncomingPage | None:
         """The next page; None after `timeout` seconds without one."""
+        ...
+
+    def caught_up(self, since: float) -> bool:
+        """Was everything taken that came until this time (`time.monotonic`)?"""
         ...
 
     def settled(self, places: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from catchment.aws.local.shard_pages import ShardPages
 from catchment.errors import ConfigError
 from catchment.sources.aws_client import aws_client, translated
 from catchment.sources.kinesis.stream import KinesisStream
+from catchment.sources.shards import TRIM_HORIZON
 
 
 class KinesisIntake:
@@ -21,19 +22,22 @@ class KinesisIntake:
         self._start = start
         self._identity, self.arn = identity_of(self._name)
         self._pages: ShardPages | None = None
+        self._begun = False
 
     @property
     def identity(self) -> str:
         return self._identity
 
     def open(self, places: Mapping[str, str] | None, counters: Counters) -> None:
-        self._pages = ShardPages(KinesisStream(self._name), places, counters, start=self._start)
+        start = self._start if places is None else TRIM_HORIZON
+        self._pages = ShardPages(KinesisStream(self._name), places, counters, start=start)
 
     def next(self, timeout: float) -> IncomingPage | None:
         assert self._pages is not None, "open first"  # noqa: S101
         page = self._pages.next(timeout)
         if page is None:
-            return None
+            return self._beginning()
+        self._begun = True
         records = [
             IncomingRecord(
                 bytes(one["Data"]),
@@ -47,6 +51,18 @@ class KinesisIntake:
             for one in page.records
         ]
         return IncomingPage(records, self._pages.places())
+
+    def _beginning(self) -> IncomingPage | None:
+        """Where reading began, once: so that a run that got no record leaves no gap after LATEST."""
+        assert self._pages is not None, "open first"  # noqa: S101
+        places = self._pages.places()
+        if self._begun or not places:
+            return None
+        self._begun = True
+        return IncomingPage([], places)
+
+    def caught_up(self, since: float) -> bool:
+        return self._pages is not None and (self._pages.over or self._pages.caught_up(since))
 
     def settled(self, places: Mapping[str, str]) -> None:
         """Kinesis lets go of records by itself."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from catchment.aws.local.clients import client, patiently
 from catchment.aws.local.counters import Counters
 from catchment.aws.local.shard_pages import ShardPages
 from catchment.errors import SourceUnavailable
-from catchment.formats.clean_record import RecordCleaner
+from catchment.formats.clean_record import DEFAULT_TIMESTAMPS, RecordCleaner, cleaner_for
 from catchment.formats.dynamodb_json import parse_json
 from catchment.formats.stream_record import PoisonRecord
 from catchment.sources.kinesis.stream import KinesisStream
@@ -43,9 +44,9 @@ class Known:
 class LakeRecords:
     """Gathers latest versions, key by key. In memory: about 200 bytes a key."""
 
-    def __init__(self, keys: Sequence[str], timestamps: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], cleaner: RecordCleaner) -> None:
         self._keys = tuple(keys)
-        self._cleaner = RecordCleaner(timestamps)
+        self._cleaner = cleaner
         self.latest: dict[str, Known] = {}
         self.lines = 0
         self.unreadable = 0
@@ -106,12 +107,17 @@ class LakeRecords:
             self.add(clean.line)
 
 
+def cleaner_of_environment() -> RecordCleaner:
+    """The cleaner that our handlers have with this environment."""
+    return cleaner_for(os.environ.get("TIMESTAMP_ATTRIBUTES", DEFAULT_TIMESTAMPS))
+
+
 def _lines(s3: Any, bucket: str, key: str, stop: threading.Event) -> Iterator[bytes]:
     def get() -> tuple[bytes, str | None]:
         answer = s3.get_object(Bucket=bucket, Key=key)
         return answer["Body"].read(), answer.get("ContentEncoding")
 
-    body, encoding = patiently(get, f"GetObject from the bucket {bucket}", stop, lambda: None)
+    body, encoding = patiently(get, f"GetObject from the bucket {bucket}", stop)
     yield from (gzip.decompress(body) if encoding == "gzip" or key.endswith(".gz") else body).splitlines()
 
 

@@ -80,7 +80,7 @@ class OrderedPut:
             lambda: self._client.put_records(StreamName=self.stream, Records=records),
             f"PutRecords to the stream {self.stream}",
             stop,
-            self._counters.retry,
+            self._counters,
         )
         failed = [one for one, code in zip(call, _codes(answer, self.stream), strict=True) if code is not None]
         for one, result in zip(call, answer["Records"], strict=True):

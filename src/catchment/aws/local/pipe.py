@@ -73,6 +73,8 @@ class Pipe:
         self._arn = self.table.stream_arn
         self._pages: ShardPages | None = None
         self._looked_at = 0.0
+        self._begun = False
+        self._active_at = time.monotonic()
         self._replaced_at: float | None = None
         self.ready = threading.Event()
         """Set when it reads."""
@@ -102,26 +104,32 @@ class Pipe:
 
     def _loop(self, stop: threading.Event, idle_seconds: float | None) -> None:
         self.ready.set()
-        last = time.monotonic()
         while not stop.is_set():
             if (page := self._next(stop)) is not None:
                 self._carry(page, stop)
-                last = time.monotonic()
-            idle = time.monotonic() - last
-            if idle_seconds is not None and idle > max(idle_seconds, self._look_seconds) and self._replaced_at is None:
+                self._active_at = time.monotonic()
+            if idle_seconds is not None and self._idle(idle_seconds):
                 return
+
+    def _idle(self, seconds: float) -> bool:
+        """Did nothing come for so long, and is nothing there: in the stream, or another stream of the table?"""
+        assert self._pages is not None  # noqa: S101 - set by `_resume`
+        if time.monotonic() - self._active_at < seconds or self._replaced_at is not None:
+            return False
+        looked = self._looked_at > self._active_at
+        return looked and (self._pages.over or self._pages.caught_up(self._active_at))
 
     def _resume(self, stop: threading.Event) -> None:
         saved = self._checkpoint.read()
         self._arn = saved.get("stream_arn", self.table.stream_arn)
         if saved.get("reconcile"):
             self._settle_gap(stop)
-        self._read_from(self._arn, saved.get("places"), self._start)
+        self._read_from(self._arn, saved.get("places"), "TRIM_HORIZON" if saved else self._start)
 
     def _read_from(self, arn: str, places: Mapping[str, str] | None, start: str) -> None:
         if self._pages is not None:
             self._pages.close()
-        self._arn, self._replaced_at = arn, None
+        self._arn, self._replaced_at, self._active_at = arn, None, time.monotonic()
         self._pages = ShardPages(DynamoDbStream(arn), places, self._counters, start=start)
 
     def _next(self, stop: threading.Event) -> Page | None:
@@ -140,6 +148,9 @@ class Pipe:
             self._begin_anew(stop)
             return None
         if page is None:
+            if not self._begun and self._pages.places():
+                # So that a run that got no change leaves no gap after LATEST.
+                self._save(self._pages.places())
             self._look_for_another_stream(stop)
         return page
 
@@ -162,6 +173,7 @@ class Pipe:
         return entries
 
     def _save(self, places: Mapping[str, str], *, reconcile: bool = False) -> None:
+        self._begun = True
         self._checkpoint.write({"stream_arn": self._arn, "places": dict(places), "reconcile": reconcile})
 
     def _look_for_another_stream(self, stop: threading.Event) -> None:

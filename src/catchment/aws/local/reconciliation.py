@@ -22,8 +22,9 @@ from catchment.aws.local.change_event import KeyPath, event_entry
 from catchment.aws.local.change_table import ChangeTable
 from catchment.aws.local.counters import Counters
 from catchment.aws.local.kinesis_intake import identity_of, stream_name
-from catchment.aws.local.lake_records import Known, LakeRecords, item_digest, key_text
+from catchment.aws.local.lake_records import Known, LakeRecords, cleaner_of_environment, item_digest, key_text
 from catchment.aws.local.ordered_put import CALL_RECORDS, Entry, OrderedPut
+from catchment.formats.clean_record import RecordCleaner
 from catchment.formats.dynamodb_json import event_form
 from catchment.sources.aws_client import aws_client, translated
 
@@ -53,6 +54,7 @@ class Reconciliation:
     """Compares one table with its lake, each time it is called; a `Pipe` may call it.
 
     bucket, prefix: where clean records lie. apart: prefixes that hold something else, such as the error output.
+    timestamps: the handler's; without them those of TIMESTAMP_ATTRIBUTES in the environment.
     """
 
     def __init__(
@@ -63,14 +65,14 @@ class Reconciliation:
         prefix: str = "",
         *,
         apart: Sequence[str] = ("errors/", "processing-failed/"),
-        timestamps: Sequence[str] = ("order_timestamp",),
+        timestamps: Sequence[str] | None = None,
         partition_key: str | None = None,
         dry_run: bool = False,
     ) -> None:
         self._table = table
         self._stream = stream_name(stream)
         self._bucket, self._prefix, self._apart = bucket, prefix, tuple(apart)
-        self._timestamps = tuple(timestamps)
+        self._cleaner = RecordCleaner(timestamps) if timestamps else cleaner_of_environment()
         self._partition_key = partition_key
         self._dry_run = dry_run
         self._dynamodb = aws_client("dynamodb", None)
@@ -79,7 +81,7 @@ class Reconciliation:
         """Compare and correct. Raises `Retriable` when `stop` is set before it is done; it may simply be run again."""
         table = ChangeTable.described(self._table, self._dynamodb)
         identity_of(self._stream)
-        lake = LakeRecords(table.keys, self._timestamps)
+        lake = LakeRecords(table.keys, self._cleaner)
         lake.read_objects(self._bucket, self._prefix, self._apart, stop)
         lake.read_stream(self._stream, stop)
         path = KeyPath(self._partition_key) if self._partition_key else KeyPath.of_table(table.description)

@@ -123,7 +123,6 @@ def _mark(s3: Any, bucket: str, key: str, found: list[FailedRecord], stop: threa
         lambda: s3.put_object(Bucket=bucket, Key=key + MARK, Body=body, ContentType="application/json"),
         f"PutObject into the bucket {bucket}",
         stop,
-        lambda: None,
     )
 
 
@@ -156,7 +155,6 @@ def _put_batch(firehose: Any, name: str, batch: list[bytes], stop: threading.Eve
             lambda records=records: firehose.put_record_batch(DeliveryStreamName=name, Records=records),  # type: ignore[misc]
             f"PutRecordBatch to {name}",
             stop,
-            lambda: None,
         )
         codes = [one.get("ErrorCode") for one in answer["RequestResponses"]]
         if refused := [code for code in codes if code and not throttled(code)]:

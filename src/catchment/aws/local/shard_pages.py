@@ -50,7 +50,9 @@ class ShardPages:
         except SourceUnavailable as error:
             self._step_back(error)
             return None
-        self._pause = FIRST_PAUSE_SECONDS
+        if self._pause > FIRST_PAUSE_SECONDS:
+            self._pause = FIRST_PAUSE_SECONDS
+            self._counters.note("")
         if page is not None:
             self._places = self._opened().places()
         return page
@@ -88,7 +90,7 @@ class ShardPages:
 
     def _step_back(self, error: SourceUnavailable) -> None:
         self.close()
-        self._counters.retry()
+        self._counters.add(retried=1)
         self._counters.note(f"waits for the source: {error}")
         self._not_before = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
