@@ -171,6 +171,23 @@ def test_athena_wants_a_place_for_results(orders: AwsAccount, ask: Run) -> None:
     assert "--workgroup or --output-location" in done.err
 
 
+def test_what_is_missing_to_reach_aws_is_said(orders: AwsAccount, ask: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert ask("SELECT COUNT(*) FROM gadget_sales").code == 0, "AWS_REGION is enough"
+    monkeypatch.delenv("AWS_REGION")
+    assert "Set AWS_REGION" in ask("SELECT 1").err
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    away = ask("SELECT * FROM gadget_sales")
+    assert away.code == 4
+    assert "Is AWS_ENDPOINT_URL, or the network, right?" in away.err
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    nobody = ask("SELECT 1")
+    assert nobody.code == 1
+    assert "there are no AWS credentials" in nobody.err
+
+
 def test_decimals_and_other_types_come_as_athena_tells_them() -> None:
     columns: list[tuple[dict[str, Any], list[str | None], str]] = [
         ({"Type": "decimal", "Precision": 10, "Scale": 2}, ["1.50", None], "decimal128(10, 2)"),

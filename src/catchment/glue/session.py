@@ -34,10 +34,11 @@ def client(service: str) -> Client:
         max_pool_connections=THREADS,
     )
     try:
-        return boto3.client(service, config=settings)
+        # A session of its own, as clients are made in threads; boto3 itself knows AWS_DEFAULT_REGION only.
+        return boto3.session.Session().client(service, region_name=os.environ.get("AWS_REGION"), config=settings)
     except BotoCoreError as error:
         raise ConfigError(
-            f"AWS cannot be reached: {error}. Set AWS_REGION and credentials, or AWS_ENDPOINT_URL for a stand-in."
+            f"AWS cannot be asked: {error} Set AWS_REGION and credentials, or AWS_ENDPOINT_URL for a stand-in."
         ) from error
 
 
