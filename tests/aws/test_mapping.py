@@ -243,7 +243,7 @@ def test_a_mapping_that_is_described_runs_as_it_is_described(stream: AwsAccount)
     created = stream.client("lambda").create_event_source_mapping(
         EventSourceArn=arn,
         FunctionName=function,
-        StartingPosition="TRIM_HORIZON",
+        StartingPosition="LATEST",
         Enabled=False,
         BatchSize=7,
         MaximumBatchingWindowInSeconds=2,
@@ -253,7 +253,9 @@ def test_a_mapping_that_is_described_runs_as_it_is_described(stream: AwsAccount)
         DestinationConfig={"OnFailure": {"Destination": "arn:aws:s3:::somewhere"}},
     )
     rules, stream_arn, function_arn = MappingRules.described(created["UUID"])
-    assert rules == MappingRules(7, 2, RetryRules(3, True, True, -1), "arn:aws:s3:::somewhere", created["UUID"])
+    assert rules == MappingRules(
+        7, 2, RetryRules(3, True, True, -1), "arn:aws:s3:::somewhere", "LATEST", created["UUID"]
+    )
     assert (stream_arn, function_arn) == (arn, function)
     with pytest.raises(ConfigError, match="not the UUID"):
         MappingRules.described("none")

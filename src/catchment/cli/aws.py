@@ -180,14 +180,16 @@ def mapping(
     from catchment.cli.runner_line import run
     from catchment.errors import ConfigError
 
-    rules = MappingRules(batch_size, window_seconds, RetryRules(retries, bisect, age_seconds=age_seconds), on_failure)
+    rules = MappingRules(
+        batch_size, window_seconds, RetryRules(retries, bisect, age_seconds=age_seconds), on_failure, _start(latest)
+    )
     if from_mapping is not None:
         rules, described_stream, described_function = MappingRules.described(from_mapping)
         stream, function = stream or described_stream, function or described_function
     if stream is None or function is None:
         raise ConfigError("Give --stream and --function, or --from-mapping.")
     run(
-        EventSourceMapping(stream, function, state, rules, start=_start(latest)),
+        EventSourceMapping(stream, function, state, rules),
         f"mapping {stream} → {function}",
         idle_seconds,
         as_json,

@@ -34,12 +34,16 @@ _RECORD_ENVELOPE_BYTES = 700
 
 @dataclass(frozen=True, slots=True)
 class MappingRules:
-    """What a mapping is told to do. window_seconds: a batch is begun at the latest after so long."""
+    """What a mapping is told to do.
+
+    window_seconds: a batch is begun at the latest after so long. start: TRIM_HORIZON or LATEST, the first time.
+    """
 
     batch_size: int = 100
     window_seconds: float = 0
     rules: RetryRules = field(default_factory=RetryRules)
     on_failure: str | None = None
+    start: str = "TRIM_HORIZON"
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def __post_init__(self) -> None:
@@ -76,6 +80,7 @@ class MappingRules:
             found.get("MaximumBatchingWindowInSeconds", 0),
             rules,
             destination or None,
+            "LATEST" if found.get("StartingPosition") == "LATEST" else "TRIM_HORIZON",
             mapping_id,
         )
         return mapping, found["EventSourceArn"], found["FunctionArn"]
@@ -103,15 +108,12 @@ class EventSourceMapping:
         function: str,
         state: Path,
         mapping: MappingRules | None = None,
-        *,
-        start: str = "TRIM_HORIZON",
     ) -> None:
         self.mapping = mapping or MappingRules()
         self.stream = stream_name(stream)
         self._identity, self._arn = identity_of(self.stream)
         self._region = self._arn.split(":")[3]
         self._function = function_of(function)
-        self._start = start
         self._counters = Counters()
         self._destination = None
         if self.mapping.on_failure is not None:
@@ -137,7 +139,7 @@ class EventSourceMapping:
         self._stop = stop
         saved = self._checkpoint.read()
         places = saved.get("places") if saved.get("of") == self._identity else None
-        start = "TRIM_HORIZON" if saved else self._start
+        start = "TRIM_HORIZON" if saved else self.mapping.start
         pages = ShardPages(KinesisStream(self.stream), places, self._counters, start=start)
         try:
             self.ready.set()
@@ -192,18 +194,24 @@ class EventSourceMapping:
 
     def _handle(self, shard: str) -> None:
         batch, numbers = self._next_batch(shard)
-        failures = handle(
+        handle(
             batch,
             lambda records: self._function.invoke(self._event(shard, records)),
             self.mapping.rules,
             give_up=lambda given_up: self._give_up(shard, given_up),
             pause=lambda attempt: not self._stop.wait(_retry_seconds(attempt)),
             age=lambda record: time.time() - record["ApproximateArrivalTimestamp"].timestamp(),
+            failed=lambda: self._failed(shard, batch),
         )
-        self._counters.add(put=len(batch), retried=failures)
+        self._counters.note("")
+        self._counters.add(put=len(batch))
         for record, number in zip(batch, numbers, strict=True):
             self._counters.arrived(int(record["ApproximateArrivalTimestamp"].timestamp() * 1000))
             self._tracked.done(number)
+
+    def _failed(self, shard: str, batch: Sequence[Mapping[str, Any]]) -> None:
+        self._counters.add(retried=1)
+        self._counters.note(f"a batch fails that begins at {batch[0]['SequenceNumber']} of {shard}")
 
     def _next_batch(self, shard: str) -> tuple[list[Mapping[str, Any]], list[int]]:
         waiting = self._shards[shard]

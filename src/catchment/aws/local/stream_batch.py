@@ -58,15 +58,15 @@ def handle(
     give_up: Callable[[GivenUp], None],
     pause: Callable[[int], bool],
     age: Callable[[Mapping[str, Any]], float],
-) -> int:
-    """Bring records, all of one shard and in order, to their end. Gives how many invocations failed.
+    failed: Callable[[], None] = lambda: None,
+) -> None:
+    """Bring records, all of one shard and in order, to their end.
 
-    invoke: the function, with the event of these records; raises `FunctionFailed`. pause: waits before a further
-    attempt, of which it is told the number; False when the end was asked for, then `Interrupted` is raised. age: of a
-    record, in seconds.
+    invoke: the function, with the event of these records; raises `FunctionFailed`. failed: is told of each invocation
+    that raised or reported failures. pause: waits before a further attempt, of which it is told the number; False when
+    the end was asked for, then `Interrupted` is raised. age: of a record, in seconds.
     """
     work: deque[tuple[Records, int]] = deque([(records, 0)])
-    failures = 0
     while work:
         batch, attempts = work.popleft()
         batch = _young(batch, attempts, rules, give_up, age)
@@ -79,11 +79,10 @@ def handle(
         first = 0 if raised else _first_failed(batch, answer, rules.report_failures)
         if first is None:
             continue
-        failures += 1
+        failed()
         work.extendleft(reversed(_further(batch, attempts, first, raised, rules, give_up)))
         if work and not pause(work[0][1]):
             raise Interrupted
-    return failures
 
 
 def _first_failed(batch: Records, answer: Any, report: bool) -> int | None:
