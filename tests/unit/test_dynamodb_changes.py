@@ -17,6 +17,8 @@ from catchment.formats import dynamodb_schema
 from catchment.formats.dynamodb_changes import ChangeDecoder, Decoded, sequence_version
 from catchment.formats.dynamodb_records import RecordReader, key_types
 from catchment.formats.stream_record import PoisonRecord
+from catchment.lakehouse.silver.table import OUR_COLUMNS
+from catchment.lakehouse.silver.versions import versions_schema
 from catchment.schema import UTC_MICROSECONDS, TableId
 from catchment.sources.base import DeadLetter, SchemaChange
 from catchment.testing.changes import replay_seed
@@ -157,6 +159,19 @@ def test_poison_records_become_dead_letters_in_their_place_and_the_others_come()
     assert {one.lane for one in dead(events)} == {"label/shard-1"}
 
 
+@pytest.mark.parametrize("broken", [b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80", b"\xc3"])
+def test_what_is_not_utf_8_is_poison_wherever_it_stands(broken: bytes) -> None:
+    good = change("INSERT", order(a={"S": "x"}), mark="y")
+    records = [good, *(good.replace(place, place + broken) for place in (b'"x', b'"a', b'"y', b'"Keys')), broken + good]
+    events = decoded(decoder(), [*records, good + broken, good])
+    assert len(dead(events)) == 6
+    assert {one.reason.partition(" (")[0] for one in dead(events)} <= {
+        "the record is not JSON",
+        "it has text that UTF-8 cannot hold",
+    }
+    assert len(rows(events)) == 2
+
+
 def test_half_of_a_surrogate_pair_is_poison_and_says_so() -> None:
     half = change("INSERT", order(a={"S": "\ud800"}))
     (found,) = dead(decoded(decoder(), [change("INSERT", order()), half, change("INSERT", order())]))
@@ -246,7 +261,7 @@ def test_an_attribute_that_was_only_ever_null_has_no_column_yet() -> None:
 
 def test_numbers_are_exact_or_kept_as_text() -> None:
     fits = ["0", "-1.5", "9" * 29, "-" + "9" * 29 + "." + "9" * 9, "1E+3", "1.1000000000000"]
-    too_much = ["9" * 30, "0.0000000001", "1E-130", "9.99E+125"]
+    too_much = ["9" * 30, "0.0000000001", "1E-130", "9.99E+125", "1E+9999999", "1E-9999999", "1e" + "9" * 40, "1" * 500]
     found = rows(decoded(decoder(), [change("INSERT", order(n={"N": text})) for text in fits + too_much]))
     assert [row["after"]["n"] for row in found] == [Decimal(text) for text in fits] + [None] * len(too_much)
     assert [row["_unrepresentable"] for row in found[len(fits) :]] == [{"n": f'{{"N":"{text}"}}'} for text in too_much]
@@ -255,11 +270,15 @@ def test_numbers_are_exact_or_kept_as_text() -> None:
 @pytest.mark.parametrize(
     ("kind", "fits", "does_not"),
     [
-        (pa.int64(), {"3": 3, "-7.0": -7, "3E+2": 300, str(2**63 - 1): 2**63 - 1}, ["3.5", str(2**63), "1E+100"]),
+        (
+            pa.int64(),
+            {"3": 3, "-7.0": -7, "3E+2": 300, str(2**63 - 1): 2**63 - 1},
+            ["3.5", str(2**63), "1E+100", "1e99999"],
+        ),
         (pa.int32(), {"2147483647": 2**31 - 1, "999999999": 999999999}, ["2147483648", "0.1"]),
         (pa.decimal128(10, 2), {"429.99": Decimal("429.99"), "1E+7": Decimal(10**7)}, ["1.999", "100000000", "1E-3"]),
         (pa.decimal128(2, 2), {"0.25": Decimal("0.25"), "-0.9": Decimal("-0.9")}, ["1", "0.001"]),
-        (pa.float64(), {"0.1": 0.1, "9.99E+125": 9.99e125}, []),
+        (pa.float64(), {"0.1": 0.1, "9.99E+125": 9.99e125, "1E-130": 1e-130}, ["1E+309", "1e" + "9" * 40]),
     ],
 )
 def test_a_declared_number_is_held_or_kept_as_text(
@@ -355,6 +374,15 @@ def test_names_that_differ_by_case_only_share_no_column() -> None:
     found = rows(decoded(one, [change("INSERT", order(Price={"N": "1"})), change("INSERT", order(price={"N": "2"}))]))
     assert [row["after"] for row in found] == [{"orderid": "1", "Price": 1}, {"orderid": "1", "Price": None}]
     assert found[1]["_unrepresentable"] == {"price": '{"N":"2"}'}
+
+
+def test_an_attribute_with_a_name_of_silvers_own_takes_its_column_from_nobody() -> None:
+    one = decoder()
+    found = rows(decoded(one, [change("INSERT", order(_version={"N": "3"}, _Quality={"S": "good"}))]))
+    assert found[0]["after"] == {"orderid": "1"}
+    assert found[0]["_unrepresentable"] == {"_version": '{"N":"3"}', "_Quality": '{"S":"good"}'}
+    ours = {*OUR_COLUMNS, *versions_schema(pa.schema([])).names}
+    assert ours <= dynamodb_schema.RESERVED
 
 
 def test_attributes_whose_names_are_data_do_not_make_columns_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

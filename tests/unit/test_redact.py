@@ -132,6 +132,16 @@ def test_what_the_type_could_not_hold_is_hashed_too() -> None:
         again.records.validate(full=True)
 
 
+def test_what_has_no_column_is_hashed_by_its_name() -> None:
+    kept = [("Born", "infinity"), ("before.BORN", "x"), ("phone", "1"), ("before.phone", "2"), ("city", "odd")]
+    source = batch(SCHEMA, [{"after": user(1, "a@x"), "_unrepresentable": kept}])
+    texts = transform("*.born", "*.phone").apply(source).records.column("_unrepresentable").to_pylist()
+    hashed = [(name, text if name == "city" else expected(text)) for name, text in kept]
+    assert texts == [hashed]
+    texts = transform("*.phone").apply(source).records.column("_unrepresentable").to_pylist()
+    assert texts == [[(name, expected(text) if "phone" in name else text) for name, text in kept]]
+
+
 def test_columns_of_the_source_itself_stay_beside_the_envelope() -> None:
     source = batch(SCHEMA, [{"after": user(1, "a@x")}])
     records = source.records.append_column("_lsn", pa.array([5], pa.int64()))

@@ -1,8 +1,8 @@
 """The columns of a DynamoDB table, which appear as its attributes do.
 
 The first type that is seen of an attribute stays its column's. Some attributes never have a column: one whose name
-differs from a column's by case only (the engines that read the lake ignore case), and all that come when there are
-`MOST_COLUMNS` already.
+differs from a column's by case only (the engines that read the lake ignore case), one with a name that silver needs
+itself (AppSync writes `_version` into every item), and all that come when there are `MOST_COLUMNS` already.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from catchment.schema import Column, TableId, TableSchema
 
 MOST_COLUMNS = 1_000
 """Enough for any table but one whose attributes' names are data."""
+
+RESERVED = frozenset(
+    {"_version", "_committed_at", "_unrepresentable", "_quality", "_op", "_lane", "_position", "_valid_from"}
+)
+"""What silver and its history call columns of their own."""
 
 
 class GrowingSchema:
@@ -38,6 +43,7 @@ class GrowingSchema:
             self._add(name, letter)
             if letter not in self.columns[name].letters:
                 raise ValueError(f"{table}: the key attribute {name} is {letter} and cannot be declared otherwise")
+        self._folded |= RESERVED
         for name in declared:
             self._add(name, "")
         for name, letter in known.items():

@@ -31,14 +31,15 @@ class HashColumns:
 
     def apply(self, batch: ChangeBatch) -> ChangeBatch:
         schema, covered = self._plan(batch.schema)
-        if not covered:
+        texts = self._personal_texts(batch, covered)
+        if not covered and not texts:
             return batch
         fields, arrays = [], []
         for field, array in zip(batch.records.schema, batch.records.columns, strict=True):
             if field.name in _ROWS:
                 array = self._row(array, covered)
-            elif field.name == "_unrepresentable":
-                array = self._texts(array, covered)
+            elif field.name == "_unrepresentable" and texts:
+                array = self._texts(array, texts)
             fields.append(field.with_type(array.type))
             arrays.append(array)
         records = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
@@ -88,18 +89,29 @@ class HashColumns:
             return [None if v is None else self._hash.of_bytes(v) for v in values]
         return [None if v is None else self._hash.of_text(canonical_text(v)) for v in values]
 
-    def _texts(self, maps: pa.MapArray, covered: frozenset[str]) -> pa.MapArray:
-        """`_unrepresentable`: the source's text of a covered column, under `column` or `before.column`."""
+    def _personal_texts(self, batch: ChangeBatch, covered: frozenset[str]) -> list[str]:
+        """The keys in `_unrepresentable` (`column`, `before.column`) whose texts are to be hashed.
+
+        Not every key is a column's: DynamoDB's `Email` has none beside `email`, nor has the thousandth attribute.
+        """
+        maps = batch.records.column("_unrepresentable")
         if maps.null_count == len(maps):
-            return maps
-        names = pa.array(sorted(covered | {f"before.{name}" for name in covered}), pa.string())
+            return []
+        table, folded = str(batch.schema.table), {name.lower() for name in covered}
+
+        def is_personal(key: str) -> bool:
+            name = key.removeprefix("before.")
+            return name.lower() in folded or any(self._config.covers(table, one) for one in (key, name))
+
+        return [key for key in pc.unique(maps.keys).to_pylist() if is_personal(key)]
+
+    def _texts(self, maps: pa.MapArray, names: list[str]) -> pa.MapArray:
+        """`_unrepresentable` with the texts under these keys hashed."""
         if maps.offset:
             # Arrow cannot make a map of a slice's offsets and a mask: copy; such values are rare.
             maps = maps.take(pa.array(range(len(maps)), pa.int32()))
         keys, items = maps.keys, maps.items
-        personal = pc.is_in(keys, value_set=names)
-        if not pc.any(personal).as_py():
-            return maps
+        personal = pc.is_in(keys, value_set=pa.array(names, pa.string()))
         hashed = pc.if_else(personal, self._hashed(items), items)
         missing = maps.is_null() if maps.null_count else None
         return pa.MapArray.from_arrays(maps.offsets, keys, hashed, type=maps.type, mask=missing)
