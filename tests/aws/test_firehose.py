@@ -196,6 +196,13 @@ def test_direct_put_is_kept_before_it_is_answered(bucket: AwsAccount, tmp_path: 
         assert journal.count(b"\n") == 500
     numbers = [json.loads(line)["n"] for body in objects(bucket).values() for line in body.splitlines()]
     assert sorted(numbers) == list(range(500))
+    assert [path.read_bytes() for path in tmp_path.rglob("*.ndjson")] == [b""], "what is delivered does not lie about"
+    again = Firehose(config(bucket), tmp_path)
+    with running(again):
+        boto3.client("firehose", endpoint_url=again.endpoint).put_record(
+            DeliveryStreamName=NAME, Record={"Data": lines(500)[0]}
+        )
+    assert again.snapshot().put == 1
 
 
 def test_a_stream_that_was_made_anew_is_read_from_its_start(stream: AwsAccount, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def firehose(
         "dynamic_partitioning": dynamic_partitioning,
     }
     found = _delivery_stream(config, from_firehose, {key: value for key, value in given.items() if value is not None})
-    source = found.stream or "direct put"
+    source = (found.stream or "direct put").rpartition("/")[2]
     run(Firehose(found, state, start=_start(latest)), f"{source} → s3://{found.bucket}", idle_seconds, as_json)
 
 
