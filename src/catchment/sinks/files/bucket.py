@@ -13,6 +13,8 @@ from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
 SCHEME = "s3://"
 PART_BYTES = 32 * 1024 * 1024
 """A larger object goes up in parts of this size: S3 takes at most 10,000 of them, so that 320 GB is the limit."""
+TRIES = 4
+"""So often boto3 makes a call before its failure is ours."""
 WRITTEN_BY = "catchment-write"
 """The metadata key under which an object says which request wrote it."""
 
@@ -199,7 +201,7 @@ def _client() -> Any:
         from botocore.exceptions import BotoCoreError
     except ModuleNotFoundError as error:
         raise ConfigError("To write to S3, install catchment[aws].") from error
-    settings = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30)
+    settings = Config(retries={"mode": "standard", "total_max_attempts": TRIES}, connect_timeout=5, read_timeout=30)
     try:
         return boto3.session.Session().client("s3", config=settings)
     except BotoCoreError as error:
