@@ -17,12 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.paginate import PageIterator
 
 import catchment.glue
 from aws.account import AwsAccount
 from catchment.aws import firehose_transform
 from catchment.errors import ConfigError, SourceRefused
-from catchment.glue import segments
+from catchment.glue import layout, segments
 from catchment.glue.database import GlueDatabase
 from catchment.glue.gadgets import DATABASE, ensure_gadgets
 from catchment.glue.partition_layout import Target
@@ -206,6 +207,30 @@ def test_a_condition_on_partitions_leaves_the_other_objects_where_they_are(
     assert gadgets.execute("SELECT COUNT(*) FROM sales_data_table").fetchall() == [(2,)]
     assert gadgets.execute(of_today).fetchall() == [("2",)]
     assert gadgets.refresh().objects == 2
+
+
+def test_a_condition_on_hours_lists_these_hours_only(
+    aws: AwsAccount, gadgets: GlueDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for hours in range(30):
+        put(aws, f"{hour(TODAY - timedelta(hours=hours))}a", change(str(hours), hours))
+    listed: list[str] = []
+    paginate = PageIterator.__iter__
+
+    def noted(self: PageIterator) -> Any:
+        listed.append(self._op_kwargs.get("Prefix", ""))
+        return paginate(self)
+
+    monkeypatch.setattr(PageIterator, "__iter__", noted)
+    now, before = hour().rstrip("/"), hour(TODAY - timedelta(hours=1)).rstrip("/")
+    found = gadgets.execute(f"SELECT orderid FROM sales_data_table WHERE datehour >= '{before}' ORDER BY 1").fetchall()
+    assert found == [("0",), ("1",)]
+    assert [prefix for prefix in listed if prefix] == [f"{before}/", f"{now}/"]
+    listed.clear()
+    monkeypatch.setattr(layout, "_MOST_LISTINGS", 3)
+    found = gadgets.execute(f"SELECT COUNT(*) FROM sales_data_table WHERE datehour LIKE '{now[:4]}%'").fetchall()
+    assert found == [(30,)]
+    assert 1 <= len([prefix for prefix in listed if prefix]) <= 3
 
 
 def test_a_malformed_line_is_a_row_of_nulls_that_is_told_of(

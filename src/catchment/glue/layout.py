@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from catchment.errors import ConfigError
 from catchment.glue import projection
 from catchment.glue.session import Client, aws_errors
 from catchment.glue.table import GlueTable
 
-Wanted = Callable[[Mapping[str, str]], bool]
-"""May rows of a partition be asked for, by those of its values that are known? True when in doubt."""
+_MOST_LISTINGS = 100
+"""More directories than that are listed by what they lie in."""
+
+
+class Wanted(Protocol):
+    """Which partitions may hold rows that are asked for."""
+
+    def __call__(self, values: Mapping[str, str]) -> bool:
+        """By those of its values that are known, may a partition? True when in doubt."""
+        ...
+
+    def among(self, name: str, values: Sequence[str]) -> list[str]:
+        """Those of a column's values that may be asked for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ def _prefixes(s3: Client, projected: projection.Projection, wanted: Wanted | Non
     """Where to list: directory by directory as far as that can leave something out, the whole trees below."""
     _, start = split_location(projected.prefix)
     levels = projected.levels()
+    if wanted is not None and (few := _few_directories(projected, levels, wanted)) is not None:
+        return [f"{start}{directory}/" for directory in few]
     # Without a condition one level is enough: it leaves out what stands beside the table, such as an error prefix.
     depth = len(levels) if wanted is not None and all(levels) else 1
     found: list[tuple[str, dict[str, str]]] = [(start, {})]
@@ -90,6 +104,20 @@ def _prefixes(s3: Client, projected: projection.Projection, wanted: Wanted | Non
                     below.append((directory, {**values, **known}))
         found = below
     return [prefix for prefix, _ in found]
+
+
+def _few_directories(
+    projected: projection.Projection, levels: Sequence[str | None], wanted: Wanted
+) -> list[str] | None:
+    """The directories of a date's wanted values (2026/11/21/08), or what they lie in when they are many."""
+    name = levels[0] if len(levels) == 1 else None
+    every = projected.columns[name].every if name is not None else None
+    if name is None or every is None:
+        return None
+    found = wanted.among(name, every())
+    while len(found) > _MOST_LISTINGS and all("/" in one for one in found):
+        found = sorted({one.rpartition("/")[0] for one in found})
+    return found if len(found) <= _MOST_LISTINGS else None
 
 
 def _known(projected: projection.Projection, name: str | None, value: str) -> dict[str, str] | None:

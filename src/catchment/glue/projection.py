@@ -18,6 +18,8 @@ from catchment.errors import ConfigError
 _PLACE = re.compile(r"\$\{([^}]+)\}")
 _NOW = re.compile(r"NOW\s*(?:([+-])\s*(\d+)\s*([A-Z]+?)S?)?", re.IGNORECASE)
 _UNITS = {"year": 365 * 86400, "month": 31 * 86400, "week": 604800, "day": 86400, "hour": 3600, "minute": 60}
+_STEPS = {"HH": timedelta(hours=1), "dd": timedelta(days=1)}
+_MOST_VALUES = 100_000
 _JAVA = {"yyyy": ("%Y", r"\d{4}"), "MM": ("%m", r"\d\d"), "dd": ("%d", r"\d\d"), "HH": ("%H", r"\d\d")}
 
 
@@ -31,6 +33,8 @@ class ProjectedColumn:
     name: str
     pattern: str
     exists: Callable[[str], bool]
+    every: Callable[[], list[str]] | None = None
+    """All values that exist, in order, where they can be told and are not too many."""
 
     @property
     def first(self) -> str:
@@ -146,7 +150,17 @@ def _date(name: str, java: str, span: str, now: datetime) -> ProjectedColumn:
         except ValueError:
             return False
 
-    return ProjectedColumn(name, pattern, exists)
+    step = next((step for part, step in _STEPS.items() if part in java), None)
+
+    def every() -> list[str]:
+        values: list[str] = []
+        at = low
+        while step is not None and at <= high and len(values) <= _MOST_VALUES:
+            values.append(at.strftime(form))
+            at += step
+        return values
+
+    return ProjectedColumn(name, pattern, exists, every if step is not None else None)
 
 
 def _moment(text: str, form: str, now: datetime) -> datetime:

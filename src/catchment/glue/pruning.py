@@ -34,6 +34,23 @@ class Pruning:
             self._answers[known] = self._answer(values)
         return self._answers[known]
 
+    def among(self, name: str, values: Sequence[str]) -> list[str]:
+        """Those of a column's values that may be asked for, by one question to DuckDB."""
+        import duckdb
+
+        usable = [f"({text})" for columns, text in self._conditions if columns == {name}]
+        if not usable:
+            return list(values)
+        column = f"CAST(told AS {in_duckdb(self._keys[name])}) AS {identifier(name)}"
+        rows = f"SELECT told, {column} FROM (SELECT unnest($told) AS told)"
+        try:
+            found = self._connection.execute(
+                f"SELECT told FROM ({rows}) WHERE {' AND '.join(usable)}", {"told": list(values)}
+            )
+        except duckdb.Error:
+            return list(values)  # the question itself will tell what is wrong with it
+        return [told for (told,) in found.fetchall()]
+
     def _answer(self, values: Mapping[str, str]) -> bool:
         import duckdb
 
