@@ -8,12 +8,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from catchment.errors import PositionLost, SourceUnavailable
+from catchment.sources import shard_reader
 from catchment.sources.shard_reader import ShardReader
-from catchment.sources.shards import LATEST, SHARD_END, TRIM_HORIZON, Lineage, Page, Shard, Trimmed
+from catchment.sources.shards import LATEST, SHARD_END, TRIM_HORIZON, Answer, Lineage, Page, Shard, Trimmed
 from catchment.testing.changes import replay_seed
 from unit.shard_script import ScriptedStream, keys_of
 
@@ -234,6 +236,38 @@ def test_up_to_now_is_not_said_while_a_page_waits_or_children_may(reading: Reade
     since = time.monotonic()
     pages = take(reader, lambda pages: reader.read_until() >= since)
     assert sum(len(page.records) for page in pages) == 2
+
+
+class BusyStream(ScriptedStream):
+    """Somebody writes before every read: no answer is ever empty."""
+
+    def __init__(self, *, tells_age: bool) -> None:
+        super().__init__(page=2)
+        self._tells_age = tells_age
+        self._count = 0
+
+    def read(self, iterator: str) -> Answer:
+        self._count += 1
+        self.put(f"k{self._count}")
+        answer = super().read(iterator)
+        at_tip = 0 if answer.sequence_numbers[-1] == str(self._number) else 60_000
+        if self._tells_age:
+            return replace(answer, behind_ms=at_tip)
+        return replace(answer, newest_at=time.time() - at_tip / 1000)
+
+
+@pytest.mark.parametrize("tells_age", [True, False])
+def test_a_stream_that_is_never_idle_is_read_up_to_a_moment_all_the_same(
+    reading: Readers, monkeypatch: pytest.MonkeyPatch, tells_age: bool
+) -> None:
+    monkeypatch.setattr(shard_reader, "CLOCK_SKEW_SECONDS", 0.2)
+    stream = BusyStream(tells_age=tells_age)
+    for number in range(20):
+        stream.put(f"old-{number}")
+    reader = reading(stream)
+    since = time.monotonic()
+    pages = take(reader, lambda pages: reader.read_until() >= since)
+    assert [key for key in by_key(pages) if key.startswith("old")] == [f"old-{number}" for number in range(20)]
 
 
 def test_an_idle_stream_is_asked_a_few_times_a_second_only(reading: Readers) -> None:

@@ -39,7 +39,8 @@ LONGEST_BACKOFF_SECONDS = 10.0
 class _Reading:
     """A shard that is being read. place: after what was handed over. next_place: after what was read.
 
-    taken: a thread reads it, or a page of it waits to be handed over.
+    taken: a thread reads it, or a page of it waits to be handed over. tip: what it had until then (monotonic) was given
+    away. next_tip: was read.
     """
 
     id: str
@@ -52,6 +53,8 @@ class _Reading:
     read_at: float = 0.0
     behind_ms: int | None = None
     empty_since: deque[float] = field(default_factory=deque)
+    tip: float = float("-inf")
+    next_tip: float = float("-inf")
 
 
 class ShardReader:
@@ -154,13 +157,9 @@ class ShardReader:
     def read_until(self) -> float:
         """All that the stream had at this time (`time.monotonic`) was taken; -inf when that is not known."""
         with self._changed:
-            if self._pages or self._ended:
+            if self._ended:
                 return float("-inf")
-            needed = self._client.empty_reads_at_tip
-            tips = [one.empty_since[0] if len(one.empty_since) == needed else None for one in self._reading.values()]
-            if None in tips:
-                return float("-inf")
-            return min([one for one in tips if one is not None], default=self._listed_at)
+            return min([one.tip for one in self._reading.values()], default=self._listed_at)
 
     @property
     def over(self) -> bool:
@@ -227,7 +226,7 @@ class ShardReader:
 
     def _hand_over(self, page: Page) -> None:
         reading = self._reading[page.shard]
-        reading.place = reading.next_place
+        reading.place, reading.tip = reading.next_place, reading.next_tip
         if page.ended:
             self._lineage.end(page.shard)
             del self._reading[page.shard]
@@ -302,6 +301,7 @@ class ShardReader:
     def _take(self, reading: _Reading, answer: Answer, began: float, asked_at: float) -> None:
         ended = answer.next_iterator is None
         given = len(answer.sequence_numbers)
+        tip = _tip(answer, began, asked_at)
         if (begun_at := since_microseconds(reading.next_place)) is not None:
             answer = self._client.newer(answer, begun_at)
         numbers = answer.sequence_numbers
@@ -313,6 +313,8 @@ class ShardReader:
             reading.due = began + self._client.reads_apart_seconds
             if numbers:
                 reading.next_place = numbers[-1]
+            if given:
+                reading.next_tip = max(reading.next_tip, tip)
             if numbers or ended:
                 reading.empty_since.clear()
                 page = Page(reading.id, answer.records, numbers, ended, asked_at, answer.behind_ms)
@@ -332,7 +334,10 @@ class ShardReader:
             return
         reading.due = began + max(IDLE_SECONDS, self._client.reads_apart_seconds)
         reading.empty_since.append(began)
-        if len(reading.empty_since) > self._client.empty_reads_at_tip:
+        needed = self._client.empty_reads_at_tip
+        if len(reading.empty_since) >= needed:
+            reading.tip = reading.next_tip = max(reading.next_tip, reading.empty_since[-needed])
+        if len(reading.empty_since) > needed:
             reading.empty_since.popleft()
             if since_microseconds(reading.next_place) is not None:
                 # Begun at LATEST, and nothing came: what is kept would else go on naming the first moment.
@@ -383,6 +388,15 @@ class ShardReader:
     def _tell(self) -> None:
         if self._wake is not None:
             self._wake.set()
+
+
+def _tip(answer: Answer, began: float, asked_at: float) -> float:
+    """Until when (monotonic) a shard was read by an answer with records; a busy one never gives an empty answer."""
+    if answer.behind_ms is not None:
+        return began - (answer.behind_ms + 1) / 1000
+    if answer.newest_at is not None:
+        return began - (asked_at - answer.newest_at) - CLOCK_SKEW_SECONDS
+    return float("-inf")
 
 
 def _backoff(failures: int) -> float:

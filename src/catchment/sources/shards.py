@@ -70,13 +70,15 @@ class Answer:
     """What one GetRecords gave.
 
     records: as boto3 gives them. sequence_numbers: of each. next_iterator: None when the shard was read to its end.
-    behind_ms: Kinesis' MillisBehindLatest; None where the service does not say.
+    behind_ms: Kinesis' MillisBehindLatest; None where the service does not say. newest_at: when the last record was
+    written, by the service's clock (epoch seconds); None without one.
     """
 
     records: Sequence[Mapping[str, Any]]
     sequence_numbers: Sequence[str]
     next_iterator: str | None
     behind_ms: int | None = None
+    newest_at: float | None = None
 
 
 class StreamClient(Protocol):

@@ -61,7 +61,10 @@ class DynamoDbStream:
         with translated(f"reading {self._arn}", lambda code, said: self._known(code, "")):
             got = self._client.get_records(ShardIterator=iterator, Limit=LIMIT)
         records = got["Records"]
-        return Answer(records, [one["dynamodb"]["SequenceNumber"] for one in records], got.get("NextShardIterator"))
+        numbers = [one["dynamodb"]["SequenceNumber"] for one in records]
+        newest = records[-1]["dynamodb"].get("ApproximateCreationDateTime") if records else None
+        newest_at = None if newest is None else epoch_microseconds(newest) / 1_000_000
+        return Answer(records, numbers, got.get("NextShardIterator"), None, newest_at)
 
     def newer(self, answer: Answer, begun_at: int) -> Answer:
         """A stream has the time of a change to the second only."""
