@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +48,9 @@ def client(service: str, region: str | None = None) -> Any:
         retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=read_timeout
     )
     try:
-        return boto3.session.Session().client(service, region_name=region, config=settings)
+        # boto3 itself knows AWS_DEFAULT_REGION only, other SDKs AWS_REGION.
+        wanted = region or os.environ.get("AWS_REGION")
+        return boto3.session.Session().client(service, region_name=wanted, config=settings)
     except BotoCoreError as error:
         raise ConfigError(f"No client for AWS {service}: {error} Set AWS_REGION and credentials.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -203,7 +204,8 @@ def _client() -> Any:
         raise ConfigError("To write to S3, install catchment[aws].") from error
     settings = Config(retries={"mode": "standard", "total_max_attempts": TRIES}, connect_timeout=5, read_timeout=30)
     try:
-        return boto3.session.Session().client("s3", config=settings)
+        # boto3 itself knows AWS_DEFAULT_REGION only, other SDKs AWS_REGION.
+        return boto3.session.Session().client("s3", region_name=os.environ.get("AWS_REGION"), config=settings)
     except BotoCoreError as error:
         raise SinkRefused(f"S3 cannot be asked: {error} Set up credentials and region as for the AWS CLI.") from error
 
