@@ -113,6 +113,24 @@ def test_the_stream_becomes_the_tables_rows(stream: Stream, tmp_path: Path) -> N
     expect_once(pipeline, [LAKE_NAME, "dynamodb_Other"])
 
 
+def test_a_stream_that_is_never_idle_is_caught_up_with(stream: Stream, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.wait(0.03):
+            number += 1
+            stream.put(change("INSERT", f"{number}", number))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        catch_up(kinesis_pipeline(tmp_path))
+    finally:
+        stop.set()
+        writer.join()
+
+
 @pytest.mark.parametrize("apart", [True, False], ids=["in other flushes", "in one flush"])
 def test_repeats_and_reordering_do_not_bring_back_what_is_old(stream: Stream, tmp_path: Path, apart: bool) -> None:
     pipeline = kinesis_pipeline(tmp_path)

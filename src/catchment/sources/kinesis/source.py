@@ -68,6 +68,7 @@ class KinesisSource:
             page = self._opened().next(0.0)
             if page is not None:
                 self._page(page)
+                self._note_tip()
                 continue
             if self._note_tip():
                 continue
