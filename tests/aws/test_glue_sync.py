@@ -196,6 +196,15 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(lake: AwsAccount) -
     assert sync(target(lake)).changes == ["column coupon string added"], "a dry run has seen nothing"
 
 
+def test_a_dry_run_of_declared_tables_makes_nothing_either(lake: AwsAccount, run: Run) -> None:
+    names = ["--database", DATABASE, "--table", CHANGES, "--location", f"s3://{bucket(lake)}/", "--example", "gadgets"]
+    done = run("catalog", "sync", *names, "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    assert f"would: table {DATABASE}.{CHANGES} made\nwould: view {DATABASE}.{ORDERS} made\n" in done.out
+    assert lake.client("glue").get_databases()["DatabaseList"] == []
+    assert run("catalog", "sync", *names).code == 0, "an empty bucket has no columns, but these are declared"
+
+
 def test_an_empty_place_makes_no_table(lake: AwsAccount) -> None:
     with pytest.raises(SinkRefused, match=r"Nothing says which columns lake\.found has"):
         sync(target(lake))

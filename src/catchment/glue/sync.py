@@ -116,6 +116,8 @@ def _change_table(
 
     def edit(found: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
         done.notes.clear()
+        if found is None and dry_run and target.declared:
+            return {}, []  # it would have been made as it is declared
         if found is None:
             if not found_columns:
                 raise SinkRefused(
