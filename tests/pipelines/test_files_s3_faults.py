@@ -41,9 +41,8 @@ def deliver(harness: BreakingBucketHarness, system: ScriptedSystem) -> int:
     raise AssertionError(f"not delivered in {ATTEMPTS} attempts")
 
 
-@pytest.mark.parametrize(
-    "parts", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole objects", "in parts"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [False, True], ids=["whole objects", "in parts"])
 def test_every_change_is_there_once(
     aws: AwsAccount, busy_aws: BusyAws, tmp_path: Path, parts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,12 +50,12 @@ def test_every_change_is_there_once(
     if parts:
         monkeypatch.setattr(bucket, "PART_BYTES", 2048)
     harness = BreakingBucketHarness(aws, tmp_path)
-    system = ScriptedSystem(*make_script(replay_seed(), steps=12 if parts else 3))
+    system = ScriptedSystem(*make_script(replay_seed(), steps=8))
     for operation in ("PutObject", "DeleteObject", "UploadPart", "CompleteMultipartUpload"):
-        busy_aws.lose_answers(f"S3.{operation}", share=0.15)
+        busy_aws.lose_answers(f"S3.{operation}", share=0.1)
         busy_aws.hang_up(f"S3.{operation}", share=0.05)
     for operation in ("PutObject", "GetObject", "HeadObject", "ListObjectsV2", "CreateMultipartUpload"):
-        busy_aws.fail(f"S3.{operation}", "SlowDown", share=0.1, status=503)
+        busy_aws.fail(f"S3.{operation}", "SlowDown", share=0.05, status=503)
     failures = deliver(harness, system)
     lost = sum(count for (_, kind), count in busy_aws.happened.items() if kind == "lost")
     busy_aws.calm()

@@ -8,9 +8,8 @@ The columns are those of `after`, or of `before` for a deleted row. What the sou
 records of DynamoDB have an event id, a sequence number and a stream label. A row that was read from the table, and not
 from its changes, has the event type UNKNOWN. Other than in `clean_record`, a column that a row does not have is null.
 
-Numbers are all their digits, times `YYYY-MM-DD HH:MM:SS.mmm` in UTC (with microseconds where there are any), bytes
-base64.
-`_types`, `_attributes` and `_unrepresentable` are as in `clean_record`.
+Numbers are all their digits, times `YYYY-MM-DD HH:MM:SS.mmm` in UTC, bytes base64. `_types`, `_attributes`, `_original`
+(of times with microseconds) and `_unrepresentable` are as in `clean_record`.
 """
 
 from __future__ import annotations
@@ -153,7 +152,7 @@ def _query(schema: TableSchema, rows: pa.Schema) -> str:
             text = _json(f"c{number}", field, {} if field.name in FIELDS else sources)
             parts.append(f"{_literal(quote(field.name) + ':')} || coalesce({text}, 'null')")
     members = " || ',' || ".join(parts)
-    notes = _types(sources, rows)
+    notes = _types(sources, rows) + _originals(rows)
     if "_attributes" in rows.names:
         number = rows.get_field_index("_attributes")
         text = _json(f"c{number}", rows.field(number), sources)
@@ -167,16 +166,38 @@ def _query(schema: TableSchema, rows: pa.Schema) -> str:
 
 def _types(sources: dict[str, str], rows: pa.Schema) -> list[str]:
     """The member `_types`, of columns at top level whose JSON does not say their type."""
-    found = [
-        f"CASE WHEN c{number} IS NULL THEN '' ELSE "
-        f"{_literal(',' + quote(pointer('', field.name)) + ':' + quote(sources[field.name]))} END"
-        for number, field in enumerate(rows)
-        if sources.get(field.name) in _NOTED_TYPES and field.name not in RESERVED
-    ]
-    if not found:
+    return _note(
+        "_types",
+        [
+            f"CASE WHEN c{number} IS NULL THEN '' ELSE "
+            f"{_literal(',' + quote(pointer('', field.name)) + ':' + quote(sources[field.name]))} END"
+            for number, field in enumerate(rows)
+            if sources.get(field.name) in _NOTED_TYPES and field.name not in RESERVED
+        ],
+    )
+
+
+def _originals(rows: pa.Schema) -> list[str]:
+    """The member `_original`, of times with more digits than Athena has: as DynamoDB would spell them."""
+    return _note(
+        "_original",
+        [
+            f"CASE WHEN c{number} IS NULL OR ends_with(c{number}, '000') THEN '' ELSE "
+            f"{_literal(',' + quote(field.name) + ':')} || to_json('{{\"S\":\"' || replace(c{number}, ' ', 'T') || "
+            f"'{'Z' if field.type.tz else ''}\"}}')::VARCHAR END"
+            for number, field in enumerate(rows)
+            if pa.types.is_timestamp(field.type) and field.name not in RESERVED
+        ],
+    )
+
+
+def _note(name: str, members: list[str]) -> list[str]:
+    """A member of members that are there or not, each with a comma before it; not there when all of them are not."""
+    if not members:
         return []
-    joined = " || ".join(found)
-    return [f"CASE WHEN {joined} = '' THEN '' ELSE ',\"_types\":{{' || substr({joined}, 2) || '}}' END"]
+    joined = " || ".join(members)
+    begin = _literal(f",{quote(name)}:{{")
+    return [f"CASE WHEN {joined} = '' THEN '' ELSE {begin} || substr({joined}, 2) || '}}' END"]
 
 
 def _json(column: str, field: pa.Field, sources: dict[str, str]) -> str:
@@ -197,7 +218,7 @@ def _json(column: str, field: pa.Field, sources: dict[str, str]) -> str:
     if pa.types.is_binary(kind):
         return f"'\"' || to_base64({column}) || '\"'"
     if pa.types.is_timestamp(kind):
-        return f"'\"' || CASE WHEN ends_with({column}, '000') THEN {column}[:-4] ELSE {column} END || '\"'"
+        return f"'\"' || {column}[:-4] || '\"'"
     if pa.types.is_date32(kind):
         return f"'\"' || {column} || '\"'"
     if pa.types.is_string(kind):
