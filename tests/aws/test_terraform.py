@@ -54,7 +54,12 @@ def made(ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Iter
         account = enter(monkeypatch, ministack.environ(account_number()))
         terraform = terraform_in(directory, account.environ)
         bundle(directory / "transform.zip")
-        variables = (f"-var=lambda_zip={directory / 'transform.zip'}", "-var=stand_in=true", "-var=protect=false")
+        # Names of buckets are everybody's, on the stand-in as on AWS.
+        bucket = f"gadget-sales-{account.number}"
+        variables = (
+            *(f"-var=lambda_zip={directory / 'transform.zip'}", f"-var=bucket_name={bucket}"),
+            *("-var=stand_in=true", "-var=protect=false"),
+        )
         terraform.run("plan", "-out=plan", "-input=false", "-no-color", *variables)
         terraform.run("apply", "-input=false", "-no-color", "plan")
         yield Made(terraform, account, terraform.outputs(), terraform.resources(), terraform.resources("plan"))
@@ -90,6 +95,25 @@ def test_it_is_valid_and_refuses_what_breaks_a_promise_before_anything_is_made(t
     assert "must stay below 55" in " ".join(slow.stderr.split())
 
 
+def test_kinesis_may_invoke_the_function_instead(tmp_path: Path, ministack: MiniStack) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    terraform = terraform_in(tmp_path, environ | ministack.environ(account_number()))
+    bundle(tmp_path / "transform.zip")
+    variables = (f"-var=lambda_zip={tmp_path / 'transform.zip'}", "-var=invoked_by=kinesis")
+    terraform.run("plan", "-out=plan", "-input=false", "-no-color", *variables)
+    planned = terraform.resources("plan")
+    mapping = planned["aws_lambda_event_source_mapping.changes[0]"]
+    assert mapping["function_response_types"] == ["ReportBatchItemFailures"]
+    assert mapping["starting_position"] == "TRIM_HORIZON"
+    delivery = planned["aws_kinesis_firehose_delivery_stream.sales"]
+    assert delivery["kinesis_source_configuration"] == []
+    assert delivery["extended_s3_configuration"][0]["processing_configuration"] == [
+        {"enabled": False, "processors": []}
+    ]
+    (environment,) = planned["aws_lambda_function.transform"]["environment"]
+    assert set(environment["variables"]) == {"DELIVERY_STREAM", "ERROR_BUCKET", "ERROR_PREFIX", "TIMESTAMP_ATTRIBUTES"}
+
+
 def test_every_variable_and_output_is_described() -> None:
     for name in ("variables.tf", "outputs.tf"):
         text = (MODULE / name).read_text()
@@ -106,7 +130,6 @@ def test_what_is_made_has_the_names_of_the_example(made: Made) -> None:
         "stream_name": "gadget-sales-stream",
         "delivery_name": "gadget-sales-delivery",
         "function_name": "gadget-sales-transform",
-        "bucket": "gadget-sales-data",
         "database": "gadgets_sales_db",
     }
     assert {name: made.outputs[name] for name in expected} == expected
@@ -143,21 +166,21 @@ def test_firehose_transforms_and_buckets_are_private(made: Made) -> None:
     assert told["CompressionFormat"] == "GZIP"
     assert told["ErrorOutputPrefix"].startswith("errors/!{firehose:error-output-type}/")
     s3 = made.account.client("s3")
-    for bucket in ("gadget-sales-data", "gadget-sales-data-query-results"):
+    for bucket in (made.outputs["bucket"], f"{made.outputs['bucket']}-query-results"):
         assert set(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values()) == {True}
         (rule,) = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
         assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
 
 
 def test_the_error_prefix_is_kept_shortly_and_closed_to_everybody_who_is_not_named(made: Made) -> None:
-    s3 = made.account.client("s3")
-    rules = {rule["ID"]: rule for rule in s3.get_bucket_lifecycle_configuration(Bucket="gadget-sales-data")["Rules"]}
+    s3, bucket = made.account.client("s3"), made.outputs["bucket"]
+    rules = {rule["ID"]: rule for rule in s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]}
     assert rules["errors-are-kept-shortly"]["Filter"]["Prefix"] == "errors/"
     assert rules["errors-are-kept-shortly"]["Expiration"]["Days"] <= 14
-    policy = json.loads(s3.get_bucket_policy(Bucket="gadget-sales-data")["Policy"])
+    policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
     (closed,) = [one for one in policy["Statement"] if one["Sid"] == "ErrorsForFew"]
     assert (closed["Effect"], closed["Principal"]) == ("Deny", "*")
-    assert closed["Resource"] == "arn:aws:s3:::gadget-sales-data/errors/*"
+    assert closed["Resource"] == f"arn:aws:s3:::{bucket}/errors/*"
     assert list(closed["Condition"]) == ["ArnNotLike"]
 
 
@@ -182,7 +205,7 @@ def _many(value: str | list[str]) -> list[str]:
 def test_the_catalog_is_what_catalog_sync_would_make(made: Made) -> None:
     from catchment.glue.gadgets import ORDERS_SQL, ensure_gadgets
 
-    assert ensure_gadgets(dry_run=True) == []
+    assert ensure_gadgets(f"s3://{made.outputs['bucket']}/", dry_run=True) == []
     assert (MODULE / "gadget_sales.sql").read_text().strip() == ORDERS_SQL
 
 

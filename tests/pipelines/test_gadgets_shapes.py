@@ -31,17 +31,16 @@ from catchment.glue.gadgets import ensure_gadgets
 from pipelines.lake import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "gadgets"
-FILES = "s3://gadget-sales-direct"
 FILES_DATABASE = "gadgets_direct_db"
 
 Way = Callable[[], list[Order]]
 """Carries what is there to its end, and gives the orders as a query sees them."""
 
 
-def serverless(directory: Path) -> list[Order]:
+def serverless(directory: Path, bucket: str) -> list[Order]:
     stop = threading.Event()
     Pipe(TABLE, STREAM, directory, partition_key=PARTITION_KEY).run(stop, idle_seconds=1)
-    Firehose(delivery_stream(), directory).run(stop, idle_seconds=1)
+    Firehose(delivery_stream(bucket), directory).run(stop, idle_seconds=1)
     with catchment.glue.connect(DATABASE, cache=directory / "cache") as lake:
         return asked_orders(lake.execute(ORDERS))
 
@@ -73,27 +72,28 @@ def example(name: str, directory: Path) -> Path:
     return path
 
 
-def with_files(path: Path) -> Path:
-    """The direct example with its optional sink alone."""
+def with_files(path: Path, bucket: str) -> Path:
+    """The direct example with its optional sink alone, into a bucket of the test's own: their names are everybody's."""
     lines = path.read_text().splitlines()
     optional = next(line for line in lines if "type: files" in line)
     kept = [line for line in lines if "type: iceberg" not in line and line != optional]
-    path.write_text("\n".join([*kept, optional.replace("# -", "-")]) + "\n")
+    path.write_text("\n".join([*kept, optional.replace("# -", "-").replace("gadget-sales-direct", bucket)]) + "\n")
     return path
 
 
 @pytest.fixture
 def ways(aws: AwsAccount, tmp_path: Path) -> dict[str, Way]:
     make_table()
-    make_delivery()
-    aws.client("s3").create_bucket(Bucket=FILES.removeprefix("s3://"))
-    ensure_gadgets(f"{FILES}/", database=FILES_DATABASE, first_hour=datetime.now(UTC))
+    delivered, filed_in = f"delivered-{aws.number}", f"filed-{aws.number}"
+    make_delivery(delivered)
+    aws.client("s3").create_bucket(Bucket=filed_in)
+    ensure_gadgets(f"s3://{filed_in}/", database=FILES_DATABASE, first_hour=datetime.now(UTC))
     (tmp_path / "serverless").mkdir()
     streamed = example("direct.yaml", tmp_path / "direct")
-    filed = with_files(example("direct.yaml", tmp_path / "files"))
+    filed = with_files(example("direct.yaml", tmp_path / "files"), filed_in)
     piped = example("kinesis.yaml", tmp_path / "kinesis")
     return {
-        "serverless": lambda: serverless(tmp_path / "serverless"),
+        "serverless": lambda: serverless(tmp_path / "serverless", delivered),
         "direct": lambda: direct(streamed),
         "files": lambda: files(filed),
         "kinesis": lambda: direct(piped),

@@ -1,4 +1,4 @@
-# Kinesis → Firehose with the function → S3.
+# Kinesis → Firehose with the function → S3; with invoked_by = kinesis the function puts into it instead.
 
 locals {
   # MiniStack's Firehose makes an object for each record and loses what the function refuses. Bound to no stream that it
@@ -20,9 +20,13 @@ resource "aws_kinesis_firehose_delivery_stream" "sales" {
   name        = var.delivery_name
   destination = "extended_s3"
 
-  kinesis_source_configuration {
-    kinesis_stream_arn = local.delivered_stream_arn
-    role_arn           = aws_iam_role.delivery.arn
+  dynamic "kinesis_source_configuration" {
+    for_each = local.by_kinesis ? [] : [local.delivered_stream_arn]
+
+    content {
+      kinesis_stream_arn = kinesis_source_configuration.value
+      role_arn           = aws_iam_role.delivery.arn
+    }
   }
 
   extended_s3_configuration {
@@ -38,25 +42,29 @@ resource "aws_kinesis_firehose_delivery_stream" "sales" {
 
     processing_configuration {
       # Left out, it is stored as false and nothing is transformed.
-      enabled = true
+      enabled = !local.by_kinesis
 
-      processors {
-        type = "Lambda"
+      dynamic "processors" {
+        for_each = local.by_kinesis ? [] : ["${aws_lambda_function.transform.arn}:$LATEST"]
 
-        parameters {
-          parameter_name  = "LambdaArn"
-          parameter_value = "${aws_lambda_function.transform.arn}:$LATEST"
-        }
+        content {
+          type = "Lambda"
 
-        # A clean record is smaller than what came in, but base64 and failed originals count: 6 MB is the limit each way.
-        parameters {
-          parameter_name  = "BufferSizeInMBs"
-          parameter_value = "2"
-        }
+          parameters {
+            parameter_name  = "LambdaArn"
+            parameter_value = processors.value
+          }
 
-        parameters {
-          parameter_name  = "BufferIntervalInSeconds"
-          parameter_value = tostring(var.transform_window_seconds)
+          # A clean record is smaller than what came in, but base64 and failed originals count: 6 MB is the limit each way.
+          parameters {
+            parameter_name  = "BufferSizeInMBs"
+            parameter_value = "2"
+          }
+
+          parameters {
+            parameter_name  = "BufferIntervalInSeconds"
+            parameter_value = tostring(var.transform_window_seconds)
+          }
         }
       }
     }
@@ -89,21 +97,29 @@ data "aws_iam_policy_document" "assume_firehose" {
 }
 
 data "aws_iam_policy_document" "delivery" {
-  statement {
-    sid = "ReadChanges"
-    actions = [
-      "kinesis:DescribeStream",
-      "kinesis:GetRecords",
-      "kinesis:GetShardIterator",
-      "kinesis:ListShards",
-    ]
-    resources = [aws_kinesis_stream.changes.arn]
+  dynamic "statement" {
+    for_each = local.by_kinesis ? [] : [1]
+
+    content {
+      sid = "ReadChanges"
+      actions = [
+        "kinesis:DescribeStream",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+      ]
+      resources = [aws_kinesis_stream.changes.arn]
+    }
   }
 
-  statement {
-    sid       = "Transform"
-    actions   = ["lambda:GetFunctionConfiguration", "lambda:InvokeFunction"]
-    resources = [aws_lambda_function.transform.arn, "${aws_lambda_function.transform.arn}:*"]
+  dynamic "statement" {
+    for_each = local.by_kinesis ? [] : [1]
+
+    content {
+      sid       = "Transform"
+      actions   = ["lambda:GetFunctionConfiguration", "lambda:InvokeFunction"]
+      resources = [aws_lambda_function.transform.arn, "${aws_lambda_function.transform.arn}:*"]
+    }
   }
 
   statement {

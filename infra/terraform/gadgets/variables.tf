@@ -67,6 +67,17 @@ variable "lambda_zip" {
   type        = string
 }
 
+variable "invoked_by" {
+  description = "What gives records to the function: firehose (which transforms by it), or kinesis (the function puts into Firehose itself)."
+  type        = string
+  default     = "firehose"
+
+  validation {
+    condition     = contains(["firehose", "kinesis"], var.invoked_by)
+    error_message = "It is firehose or kinesis."
+  }
+}
+
 variable "lambda_memory_mb" {
   description = "Memory of the function; its share of a processor grows with it."
   type        = number

@@ -24,7 +24,6 @@ STREAM = "gadget-sales-stream"
 DELIVERY = "gadget-sales-delivery"
 BUCKET = "gadget-sales-data"
 DATABASE = "gadgets_sales_db"
-LOCATION = f"s3://{BUCKET}/"
 HANDLER = "catchment.aws.firehose_transform:handler"
 PARTITION_KEY = "$.dynamodb.Keys.orderid.S"
 
@@ -55,7 +54,7 @@ def make_table() -> OrderTable:
     return table
 
 
-def make_delivery() -> None:
+def make_delivery(bucket: str = BUCKET) -> None:
     """The Kinesis stream, the bucket, and the Glue database over it."""
     from catchment.aws.local.clients import client
     from catchment.glue.gadgets import ensure_gadgets
@@ -64,8 +63,8 @@ def make_delivery() -> None:
     with suppress(kinesis.exceptions.ResourceInUseException):
         kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
-        s3.create_bucket(Bucket=BUCKET)
-    ensure_gadgets(LOCATION, database=DATABASE, first_hour=datetime.now(UTC))
+        s3.create_bucket(Bucket=bucket)
+    ensure_gadgets(f"s3://{bucket}/", database=DATABASE, first_hour=datetime.now(UTC))
     deadline = time.monotonic() + STREAM_SECONDS
     while _status(kinesis) != "ACTIVE":
         if time.monotonic() > deadline:
@@ -73,13 +72,13 @@ def make_delivery() -> None:
         time.sleep(0.1)
 
 
-def delivery_stream() -> DeliveryStreamConfig:
+def delivery_stream(bucket: str = BUCKET) -> DeliveryStreamConfig:
     """The Firehose, as `infra/terraform/gadgets` has it but for its buffers, which are short here."""
     from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 
     return DeliveryStreamConfig(
         name=DELIVERY,
-        bucket=BUCKET,
+        bucket=bucket,
         stream=STREAM,
         prefix="!{timestamp:yyyy}/!{timestamp:MM}/!{timestamp:dd}/!{timestamp:HH}/",
         error_prefix="errors/!{firehose:error-output-type}/!{timestamp:yyyy}/!{timestamp:MM}/!{timestamp:dd}/",
