@@ -289,10 +289,10 @@ def held_value(typed: Mapping[str, Any]) -> Any:
     return None if letter == "NULL" or types else clean
 
 
-def held_number(text: str) -> Decimal | None:
-    """A number as decimal128(38, 9) has it; None when it does not hold it."""
+def held_number(text: str, precision: int = 38, scale: int = 9) -> Decimal | None:
+    """A number as a decimal has it; None when it does not hold it."""
     try:
-        exact = Context(prec=38, traps=[InvalidOperation]).quantize(Decimal(text), Decimal("1e-9"))
+        exact = Context(prec=precision, traps=[InvalidOperation]).quantize(Decimal(text), Decimal(1).scaleb(-scale))
     except InvalidOperation:
         return None
     return exact if exact == Decimal(text) else None

@@ -22,7 +22,7 @@ from catchment.lakehouse.silver.versions import versions_schema
 from catchment.schema import UTC_MICROSECONDS, TableId
 from catchment.sources.base import DeadLetter, SchemaChange
 from catchment.testing.changes import replay_seed
-from unit.change_records import ARN, KEY, Oracle, document, item, random_record, spelled
+from unit.change_records import ARN, KEY, Oracle, document, held_number, item, random_record, spelled
 
 ORDERS = TableId("dynamodb", "OrderTable")
 UTC_MOMENT = datetime(2026, 11, 21, 15, 17, 16, tzinfo=UTC)
@@ -265,6 +265,26 @@ def test_numbers_are_exact_or_kept_as_text() -> None:
     found = rows(decoded(decoder(), [change("INSERT", order(n={"N": text})) for text in fits + too_much]))
     assert [row["after"]["n"] for row in found] == [Decimal(text) for text in fits] + [None] * len(too_much)
     assert [row["_unrepresentable"] for row in found[len(fits) :]] == [{"n": f'{{"N":"{text}"}}'} for text in too_much]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.decimal128(38, 9), pa.decimal128(10, 2), pa.decimal128(38, 0), pa.decimal128(38, 38)]
+)
+def test_no_number_becomes_another_one(kind: pa.DataType) -> None:
+    rng = random.Random(replay_seed())
+    one = decoder({"n": kind})
+    for _ in range(40):
+        texts = [random_number(rng) for _ in range(rng.choice([1, 20]))]
+        found = rows(decoded(one, [change("INSERT", order(n={"N": text})) for text in texts]))
+        assert [row["after"]["n"] for row in found] == [held_number(text, kind.precision, kind.scale) for text in texts]
+
+
+def random_number(rng: random.Random) -> str:
+    digits = "".join(rng.choice("0123456789") for _ in range(rng.randint(1, rng.choice([9, 45]))))
+    point = rng.randint(1, len(digits))
+    fraction = f".{digits[point:]}" if point < len(digits) else ""
+    exponent = rng.choice(["", "", "", f"E{rng.randint(-20, 20)}"])
+    return f"{rng.choice(['', '-'])}{digits[:point]}{fraction}{exponent}"
 
 
 @pytest.mark.parametrize(
@@ -519,7 +539,9 @@ def test_a_schema_has_the_same_version_in_whatever_order_its_attributes_came() -
 
 
 def test_a_name_that_comes_twice_counts_as_in_python() -> None:
-    twice = change("INSERT", order(a={"S": "first"})).replace(b'"a": {', b'"a": {"S": "zero"}, "b": {"N": "1"}, "a": {')
+    twice = change("INSERT", order(a={"S": "first"})).replace(
+        b'"a": {', b'"a": {}, "a": {"S": "zero"}, "b": {"N": "1"}, "a": {'
+    )
     compare(decoded(decoder(), [twice]), Oracle().decode([twice]), [twice])
 
 

@@ -113,6 +113,11 @@ class Attributes:
             made._read_odd()
         return made
 
+    def counts(self, entry: int) -> bool:
+        """Is it the last with its name in its item? Of a name that comes twice the last counts, as in Python."""
+        end = int(np.searchsorted(self.item, self.item[entry], side="right"))
+        return not np.any(self.name[entry + 1 : end] == self.name[entry])
+
     def contents(self, entries: Ints) -> pa.StringArray:
         """The values as text: of S and B the text itself, of the others their clean JSON. Not of NULL.
 

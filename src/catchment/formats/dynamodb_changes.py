@@ -172,7 +172,8 @@ class ChangeDecoder:
         count = len(positions)
         attributes = Attributes.of(sides)
         for entry, reason in attributes.malformed.items():
-            wrong.at(int(attributes.item[entry]) % count, reason)
+            if attributes.counts(entry):
+                wrong.at(int(attributes.item[entry]) % count, reason)
         there = np.concatenate([np.asarray(image.is_valid()) for image in sides])
         self._check_keys(attributes, there, wrong)
         rows = ItemRows(attributes, ~wrong.rows)

@@ -12,7 +12,8 @@ from binascii import a2b_base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import Context, Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Underflow
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,10 @@ _BY_LETTER = {"S": pa.string(), "N": NUMBER, "BOOL": pa.bool_(), "B": pa.binary(
 _ISO_SECONDS = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
 _ZONED = _ISO_SECONDS + r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])$"
 _WITHOUT_ZONE = _ISO_SECONDS + "$"
-# DynamoDB's numbers have 38 digits and exponents of -130 to 125: with this precision no sum of them is rounded.
-_EXACT = Context(prec=400)
+# DynamoDB's own numbers have 38 digits and exponents of -130 to 125.
+_MOST_DIGITS = 38
+_ROUNDING = Context(prec=400)
+_EXACT = Context(prec=400, Emin=-9999, Emax=9999, traps=[Inexact, InvalidOperation, Overflow, Underflow])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def _reading(name: str, kind: pa.DataType) -> tuple[tuple[str, ...], Read]:
         whole = _integer_within(kind.bit_width)
         return ("N",), lambda texts, _: _number(texts, kind, whole)
     if kind == pa.float64():
-        return ("N",), lambda texts, _: (pc.cast(texts, kind), None)
+        return ("N",), _double
     if kind == pa.bool_():
         return ("BOOL",), lambda texts, _: (pc.equal(texts, "true"), None)
     if kind == pa.binary():
@@ -115,10 +118,26 @@ def _each(texts: pa.StringArray, kind: pa.DataType, value: Callable[[str], Any])
 
 
 def _number(texts: pa.StringArray, kind: pa.DataType, exact: Callable[[str], Any]) -> Decoded:
-    try:
-        return pc.cast(texts, kind), None
-    except pa.ArrowInvalid:
-        return _number_by_number(texts, kind, exact)
+    if _all_plain(texts, _MOST_DIGITS - (kind.scale if pa.types.is_decimal(kind) else 0)):
+        try:
+            return pc.cast(texts, kind), None
+        except pa.ArrowInvalid:
+            pass
+    return _number_by_number(texts, kind, exact)
+
+
+def _all_plain(texts: pa.StringArray, longest: int) -> bool:
+    """Are these numbers short, and without exponents?
+
+    Arrow 26 makes another number of a text whose digits, brought to the decimal's scale, take more than 128 bits, and
+    ends the process at exponents such as that of 1E+9999999.
+    """
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return True
+    places = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    letters = np.frombuffer(data, np.uint8)[int(places[0]) : int(places[-1])]
+    return int(np.diff(places).max()) <= longest and not np.any(letters >= ord("E"))
 
 
 def _number_by_number(texts: pa.StringArray, kind: pa.DataType, exact: Callable[[str], Any]) -> Decoded:
@@ -137,15 +156,29 @@ def _number_by_number(texts: pa.StringArray, kind: pa.DataType, exact: Callable[
     return pc.replace_with_mask(values, odd, others), bad if wrong is not None else None
 
 
+def _number_of(text: str) -> Decimal | None:
+    """A number, whatever its spelling; None when it is beyond all that DynamoDB has."""
+    try:
+        return _EXACT.create_decimal(text)
+    except ArithmeticError:
+        return None
+
+
+def _double(texts: pa.StringArray, _: Mask) -> Decoded:
+    values = pc.cast(texts, pa.float64())
+    if pc.all(pc.is_finite(values)).as_py() is not False:
+        return values, None
+    return _each(texts, pa.float64(), lambda text: float(text) if isfinite(float(text)) else None)
+
+
 def _decimal_within(precision: int, scale: int) -> Callable[[str], Decimal | None]:
     unit = Decimal(1).scaleb(-scale)
 
     def value(text: str) -> Decimal | None:
-        number = _EXACT.create_decimal(text)
-        # An exponent can be anything: only a number of few digits is written out.
-        if number and number.adjusted() >= precision - scale:
+        number = _number_of(text)
+        if number is None or (number and number.adjusted() >= precision - scale):
             return None
-        held = _EXACT.quantize(number, unit)
+        held = number.quantize(unit, context=_ROUNDING)
         return held if held == number else None
 
     return value
@@ -153,8 +186,8 @@ def _decimal_within(precision: int, scale: int) -> Callable[[str], Decimal | Non
 
 def _integer_within(bits: int) -> Callable[[str], int | None]:
     def value(text: str) -> int | None:
-        number = _EXACT.create_decimal(text)
-        if number and number.adjusted() > 20:
+        number = _number_of(text)
+        if number is None or number.adjusted() > 20:
             return None
         integer = int(number)
         return integer if integer == number and -(1 << bits - 1) <= integer < 1 << bits - 1 else None
@@ -246,5 +279,7 @@ def _epoch(text: str) -> int | None:
         found = epoch_microseconds(text)
     except PoisonRecord:
         return None
-    exact = _EXACT.create_decimal(text)
+    exact = _number_of(text)
+    if exact is None:
+        return None
     return found if any(exact * factor == found for below, factor in UNITS if exact < below) else None

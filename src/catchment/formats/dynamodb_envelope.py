@@ -126,7 +126,7 @@ def _usual_times(texts: pa.StringArray) -> tuple[Ints, Mask]:
     finer = (numbers >= UNITS[0][0]) & (numbers < 2**53 / 1e3) & (point < 0)
     usual = seconds | finer & (numbers < UNITS[2][0])
     factors = np.select([numbers < below for below, _ in UNITS], [factor for _, factor in UNITS], 0)
-    return np.rint(np.where(usual, numbers * factors, 0)).astype(np.int64), usual
+    return np.rint(np.where(usual, numbers, 0) * factors).astype(np.int64), usual
 
 
 def _versions(generation: int, numbers: pa.StringArray, otherwise: Ints) -> pa.BinaryArray:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catchment.errors import Fatal
 from catchment.formats.stream_record import PoisonRecord, arn_parts, parse_record
 
 _IMAGE = '"MAP(VARCHAR,JSON)"'
@@ -103,9 +104,14 @@ class RecordReader:
 
     def _read(self, query: str, texts: Sequence[bytes]) -> dict[str, pa.Array]:
         try:
-            return self._query(query, _joined(texts).cast(pa.string()))
-        except (pa.ArrowInvalid, duckdb.Error):
-            return self._query(query, self._only_json(texts))
+            return self._query(query, _joined(texts))
+        except (UnicodeDecodeError, duckdb.Error):
+            # Of DuckDB's own message nothing is kept: it has the record in it.
+            valid = self._only_json(texts)
+        try:
+            return self._query(query, valid)
+        except (UnicodeDecodeError, duckdb.Error):
+            raise Fatal("DuckDB cannot read records that it calls valid JSON. Please report this.") from None
 
     def _only_json(self, texts: Sequence[bytes]) -> pa.StringArray:
         """The texts, with `null` in place of what is not JSON."""
@@ -122,13 +128,16 @@ class RecordReader:
         return {name: found.column(name).chunk(0) for name in found.column_names}
 
 
-def _joined(texts: Sequence[bytes]) -> pa.BinaryArray:
-    """As `pa.array`, in a fraction of its time. Raises ValueError when it is 2 GB or more."""
+def _joined(texts: Sequence[bytes]) -> pa.StringArray:
+    """As `pa.array`, in a fraction of its time. Raises ValueError when it is 2 GB or more.
+
+    That it is UTF-8 is left to the reader of the JSON, which checks it too.
+    """
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
     if ends[-1] >= 2**31:
         raise ValueError("More than 2 GB of records at once: hand over fewer.")
     offsets = np.concatenate(([0], ends)).astype(np.int32)
-    return pa.Array.from_buffers(pa.binary(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))])
+    return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))])
 
 
 def _is_utf8(text: bytes) -> bool:
