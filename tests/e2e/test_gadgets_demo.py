@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -150,15 +151,30 @@ def test_nothing_outlives_a_demo_that_is_killed(
 
 def test_a_directory_of_others_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "lake").mkdir()
-    with pytest.raises(ConfigError, match="not empty and not this demo's"):
-        GadgetsDemo(tmp_path, rate=10, seconds=1, seed=1)._clear()
+    with ExitStack() as stack, pytest.raises(ConfigError, match="not empty and not this demo's"):
+        GadgetsDemo(tmp_path, rate=10, seconds=1, seed=1)._claim(stack)
     assert (tmp_path / "lake").exists()
+
+
+def test_a_second_run_in_a_directory_is_refused_and_deletes_nothing_of_the_first(
+    start: Callable[..., subprocess.Popen[str]], open_directory: Path
+) -> None:
+    running = start("--seconds", "600")
+    wait_for_line(running, lambda text: text.startswith("Selling"))
+    second = start("--seconds", "1")
+    _, told = second.communicate(timeout=30)
+    assert second.returncode == 3
+    assert "Another demo runs in" in told and "--dir" in told
+    running.send_signal(signal.SIGINT)
+    assert finish(running)["equal"] is True
 
 
 def test_a_run_begins_anew_and_leaves_what_a_person_changed(tmp_path: Path) -> None:
     directory = tmp_path / "demo"
     demo = GadgetsDemo(directory, rate=10, seconds=1, seed=1)
-    demo._clear()
+    with ExitStack() as stack:
+        demo._claim(stack)
+        demo._clear()
     write_pipeline(directory).write_text("name: mine")
     for name in MADE:
         (directory / name).mkdir()

@@ -12,6 +12,7 @@ What it leaves is in one directory; the next run begins anew, as the stand-in ke
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -55,7 +56,7 @@ from catchment.demo.outcome import seen_after
 from catchment.demo.runner_thread import RunnerThread
 from catchment.demo.traffic import check_rate
 from catchment.demo.views import View
-from catchment.errors import ConfigError, Fatal
+from catchment.errors import ConfigError, Fatal, LeaseHeld
 
 SHOW_SECONDS = 0.25
 STALLED_SECONDS = 60.0
@@ -152,8 +153,9 @@ class GadgetsDemo:
 
         Raises a CatchmentError when a part of it cannot run; what was started is stopped then too.
         """
-        self._clear()
         with ExitStack() as stack:
+            self._claim(stack)
+            self._clear()
             stack.enter_context(view)
             self._open_account(stack, view)
             if self._serverless:
@@ -173,15 +175,24 @@ class GadgetsDemo:
 
     # -- the parts, in the order they start ------------------------------------------------------------------
 
-    def _clear(self) -> None:
-        """The stand-in begins empty, so all that was made of an earlier one's orders goes."""
+    def _claim(self, stack: ExitStack) -> None:
+        """The directory is this run's alone until it ends, or is killed: to begin anew is to delete what is there."""
         directory = self._directory
         if directory.exists() and any(directory.iterdir()) and not (directory / OURS).exists():
             raise ConfigError(f"{directory} is not empty and not this demo's. Choose another directory with --dir.")
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / OURS).touch()
+        lock = stack.enter_context((directory / OURS).open("a"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LeaseHeld(
+                f"Another demo runs in {directory}. Stop it, or choose another directory with --dir."
+            ) from None
+
+    def _clear(self) -> None:
+        """The stand-in begins empty, so all that was made of an earlier one's orders goes."""
         for name in MADE:
-            shutil.rmtree(directory / name, ignore_errors=True)
+            shutil.rmtree(self._directory / name, ignore_errors=True)
 
     def _open_account(self, stack: ExitStack, view: View[GadgetsMoment]) -> None:
         self._show(view, "Starting AWS's stand-in")
