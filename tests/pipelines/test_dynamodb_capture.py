@@ -24,7 +24,7 @@ from pipelines.gadget_table import (
     make_table,
     table_rows,
 )
-from pipelines.lake import catch_up, expect_once, query, run, start, wait_for
+from pipelines.lake import catch_up, expect_once, expect_verified, query, run, start, wait_for
 from seeds import first_seed
 
 
@@ -199,3 +199,25 @@ def test_a_write_is_an_event_within_a_second(aws: AwsAccount, tmp_path: Path) ->
     source.close()
     assert sorted(seconds)[2] < 1.0, seconds
     print("median seconds from put to event:", sorted(seconds)[2])
+
+
+def test_verify_finds_the_lake_equal_or_says_which_rows_are_not(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path)
+    writes = Writes(aws, seed)
+    writes.some(150)
+    catch_up(pipeline)
+    writes.some(60)
+    # Nobody runs the pipeline: what the lake does not have yet is read beside it.
+    done = run("verify", str(pipeline), "--deep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    catch_up(pipeline)
+    stop = threading.Event()
+    running = threading.Thread(target=lambda: config.load(pipeline).build().run(stop))
+    with writes:
+        running.start()
+        wait_for(lambda: writes.writes > 400, what="writes")
+        expect_verified(pipeline)
+    stop.set()
+    running.join()
+    expect_verified(pipeline)

@@ -20,15 +20,16 @@ from catchment.errors import PositionLost
 from catchment.formats.dynamodb_changes import ChangeDecoder
 from catchment.formats.dynamodb_json import event_form
 from catchment.formats.stream_record import event_of
-from catchment.progress import ALL_CHUNKS, RETIRED, Progress
+from catchment.progress import ALL_CHUNKS, Progress
 from catchment.sources.attribute_types import arrow_types
 from catchment.sources.base import Event, Idle, TransactionEnd
 from catchment.sources.dynamodb.config import DynamoDbSourceConfig
+from catchment.sources.dynamodb.generations import Generations
 from catchment.sources.dynamodb.scan import ItemPage, TableScan, segments_for
 from catchment.sources.dynamodb.stream import DynamoDbStream
 from catchment.sources.dynamodb.table import DynamoDbTable, describe_table
 from catchment.sources.known_attributes import keeping_attributes, known_attributes
-from catchment.sources.shard_positions import lane_positions, sequence_position, shard_places, time_position
+from catchment.sources.shard_positions import Lanes, sequence_position, shard_places, time_position
 from catchment.sources.shard_reader import ShardReader
 from catchment.sources.shards import LATEST, Page
 from catchment.telemetry import LOGGER, SnapshotReport
@@ -39,32 +40,6 @@ BEGUN = "begun"
 """The chunk with which a generation's scan begins: its truncate, where there was a generation before."""
 NOTED_SECONDS = 60.0
 """How often it is kept that everything up to now was read, when nothing comes."""
-
-
-class Generations:
-    """Which readings of a table there have been, out of what is held. Pure."""
-
-    def __init__(self, table: DynamoDbTable, held: Progress) -> None:
-        self._table = table
-        self._held = held
-
-    @property
-    def newest(self) -> int:
-        """The number of the last one; 0 when the table was never read."""
-        chunks = [key.rpartition("@") for key in self._held.chunks]
-        lanes = [lane.partition("/")[0].rpartition("@") for lane in self._held.positions]
-        named = [number for table, _, number in chunks if table == str(self._table.id)]
-        named += [number for table, _, number in lanes if table == self._table.name]
-        return max((int(number) for number in named if number.isdecimal()), default=0)
-
-    @property
-    def label(self) -> str | None:
-        """The stream that the last one reads."""
-        prefix = f"{self._table.name}@{self.newest}/"
-        labels = {
-            lane.removeprefix(prefix).partition("/")[0] for lane in self._held.positions if lane.startswith(prefix)
-        }
-        return max(labels, default=None)
 
 
 class TableCapture:
@@ -91,6 +66,7 @@ class TableCapture:
         self._reached = reached
         self._held = held
         self._wake = wake
+        self._fresh = held == Progress()
         self._generation = Generations(table, held).newest
         self._label = Generations(table, held).label
         self._reader: ShardReader | None = None
@@ -101,7 +77,7 @@ class TableCapture:
         self._checked_at = time.monotonic()
         self._replaced_at: float | None = None
         self._stream_off = False
-        self._lanes = {lane for lane in held.positions if lane.startswith(f"{table.name}@")}
+        self._lanes = Lanes(lane for lane in held.positions if lane.startswith(f"{table.name}@"))
         self._ordinal = 0
         self._segments = 0
         self.notes: list[str] = []
@@ -141,7 +117,9 @@ class TableCapture:
             log.warning("%s Changes of %s were missed: scanning it again.", lost, self._table.name)
             self.notes.append(f"{self._table.name} was scanned again, because changes were missed: {lost}")
         self._finish_older()
-        self._generation += 1
+        # By the clock: a sink that was ahead may have begun one that was forgotten, and must not take this for that one.
+        self._generation = 1 if self._fresh else max(self._generation + 1, int(time.time()))
+        self._fresh = False
         self._label = self._table.label
         self._replaced_at = None
         self._open_reader(None)
@@ -153,9 +131,7 @@ class TableCapture:
             yield self._boundary(Progress())
 
     def _finish_older(self) -> None:
-        """The generations before are over: their lanes are retired, their scans count as finished."""
-        self._move(Progress(dict.fromkeys(self._lanes, RETIRED)))
-        self._lanes = set()
+        """The generations before are over: their scans count as finished. `_positions` brings their lanes to an end."""
         older = [key for key in self._held.chunks if key.rpartition("@")[0] == str(self._table.id)]
         self._move(Progress({}, dict.fromkeys(older, ALL_CHUNKS)))
 
@@ -206,7 +182,7 @@ class TableCapture:
             except PositionLost as lost:
                 return list(self._begin_generation(lost))
             if page is not None:
-                return self._page(page)
+                return [*self._page(page), *self._note_tip()]
         if self._scan is not None:
             items = self._scan.take()
             if items is not None:
@@ -278,9 +254,11 @@ class TableCapture:
 
     def _positions(self) -> dict[str, bytes]:
         """The lanes of the stream's shards; those that are over are retired."""
-        positions = lane_positions(self._prefix, self._opened().places(), self._lanes)
-        self._lanes = {lane for lane, at in positions.items() if at != RETIRED}
-        return positions
+        return self._lanes.at(self._prefix, self._opened().places())
+
+    def settle(self, durable: Progress) -> None:
+        """This is durable in every sink."""
+        self._lanes.settle(durable)
 
     def _move(self, progress: Progress) -> Progress:
         self._held = self._reached(progress)

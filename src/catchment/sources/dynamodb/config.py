@@ -15,6 +15,7 @@ from catchment.sources.attribute_types import AttributeTypes
 if TYPE_CHECKING:
     from catchment.progress import Progress
     from catchment.sources.base import Source
+    from catchment.sources.verification import SourceVerification
 
 TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{3,255}$")]
 
@@ -76,3 +77,9 @@ class DynamoDbSourceConfig(ComponentConfig):
     def acknowledged(self, context: BuildContext, held: Progress) -> Progress | None:
         """DynamoDB keeps no position of its readers."""
         return None
+
+    def verification(self, context: BuildContext) -> SourceVerification:
+        """The tables at the tip of their streams, for comparing them with the lake."""
+        from catchment.sources.dynamodb.verification import DynamoDbVerification
+
+        return DynamoDbVerification(self)

@@ -7,10 +7,11 @@ page; records live for 24 hours; an iterator for 15 minutes. An answer may be em
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from catchment.errors import CatchmentError
-from catchment.formats.stream_record import LAST_MICROSECOND, epoch_microseconds
+from catchment.formats.stream_record import epoch_microseconds
 from catchment.sources.aws_client import THROTTLING, aws_client, translated
 from catchment.sources.shards import (
     LATEST,
@@ -68,11 +69,9 @@ class DynamoDbStream:
 
     def newer(self, answer: Answer, begun_at: int) -> Answer:
         """A stream has the time of a change to the second only."""
-        kept = [at for at, one in enumerate(answer.records) if _created_at(one) >= begun_at - 1_000_000]
-        if len(kept) == len(answer.records):
-            return answer
-        records = [answer.records[at] for at in kept]
-        return Answer(records, [answer.sequence_numbers[at] for at in kept], answer.next_iterator)
+        older = sum(0 < _created_at(one) < begun_at - 1_000_000 for one in answer.records)
+        # They are in order: the older ones come first.
+        return replace(answer, records=answer.records[older:], sequence_numbers=answer.sequence_numbers[older:])
 
     def _describe(self, wanted: dict[str, Any]) -> Iterator[list[Shard]]:
         more: dict[str, Any] = {}
@@ -101,7 +100,7 @@ class DynamoDbStream:
 
 def _created_at(record: Mapping[str, Any]) -> int:
     created_at = record["dynamodb"].get("ApproximateCreationDateTime")
-    return LAST_MICROSECOND if created_at is None else epoch_microseconds(created_at)
+    return epoch_microseconds(created_at) if created_at is not None else 0
 
 
 def _shard(described: dict[str, Any]) -> Shard:
