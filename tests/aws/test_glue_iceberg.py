@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.exceptions import CommitFailedException
 
+import catchment.glue
 from aws.account import AwsAccount
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
@@ -34,8 +35,17 @@ def test_a_pipeline_into_glue_goes_on_where_it_was_with_each_change_once(
     writer.main(tmp_path, TRANSACTIONS, None)
     for name in ("odd", "even", "both"):
         assert writer.rows(tmp_path, name) == writer.expected(name, TRANSACTIONS), name
-    silver = load_catalog(lakehouse.catalog, tmp_path).load_table("silver.both").scan().to_arrow()
-    assert sorted(silver.column("id").to_pylist()) == sorted({n for n, _ in writer.expected("both", TRANSACTIONS)})
+    ids = sorted({n for n, _ in writer.expected("both", TRANSACTIONS)})
+    with catchment.glue.connect("silver", cache=tmp_path / "kept") as silver:
+        assert [n for (n,) in silver.execute("SELECT id FROM both ORDER BY id").fetchall()] == ids
+        assert silver.refresh().fetched == 0
+        writer.main(tmp_path, TRANSACTIONS + 3, None)
+        assert silver.refresh().fetched == 1
+        assert silver.execute("SELECT COUNT(*), MAX(_committed_at) > TIMESTAMP '2023-01-01' FROM both").fetchall() == [
+            (len(ids) + 3, True)
+        ]
+        bronze = "SELECT b.after.id, b.before, _op FROM bronze.both AS b ORDER BY 1 DESC LIMIT 1"
+        assert silver.execute(bronze).fetchall() == [(TRANSACTIONS + 2, None, "c")]
 
 
 def test_commits_that_race_lose_nothing_that_was_acknowledged(lakehouse: LakehouseConfig, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,9 +18,10 @@ from catchment.errors import ConfigError, SourceRefused, SourceUnavailable
 from catchment.glue import athena_sql
 from catchment.glue.athena_sql import Name
 from catchment.glue.column_types import STRING, ColumnType, in_duckdb
-from catchment.glue.fetch import check_readable, fetch
+from catchment.glue.fetch import Batch, check_readable, fetch
+from catchment.glue.iceberg import current, is_iceberg, read
 from catchment.glue.json_lines import MALFORMED
-from catchment.glue.layout import objects_of
+from catchment.glue.layout import S3Object, Wanted, objects_of
 from catchment.glue.pruning import Pruning
 from catchment.glue.segments import PATH, Part, SegmentStore, default_base, forget_unused, store_directory
 from catchment.glue.session import client
@@ -203,11 +205,11 @@ class GlueDatabase:
         wanted = Pruning(self.connection, conditions, table.keys) if conditions is not None else None
         fetched = 0
         for _ in range(_ATTEMPTS):
-            objects = {one.location: one for one in objects_of(self._s3, self._glue, table, wanted)}
+            objects = {one.location: one for one in self._objects(table, wanted)}
             store.load()
             etags = {place: one.etag for place, one in objects.items()}
             parts, missing = store.parts(etags)
-            for batch in fetch(self._s3, table, [objects[place] for place in sorted(missing)]):
+            for batch in self._fetch(table, [objects[place] for place in sorted(missing)]):
                 store.add(batch.rows, batch.objects)
                 missing -= batch.objects.keys()
                 fetched += len(batch.objects)
@@ -223,6 +225,14 @@ class GlueDatabase:
         state = self._read_tables[name] = _ReadTable(parts, conditions, etags, seen)
         self._tell(name, table, store.unfit(parts))
         return state
+
+    def _objects(self, table: GlueTable, wanted: Wanted | None) -> list[S3Object]:
+        return [current(table)] if is_iceberg(table) else objects_of(self._s3, self._glue, table, wanted)
+
+    def _fetch(self, table: GlueTable, objects: Sequence[S3Object]) -> Iterator[Batch]:
+        if not is_iceberg(table):
+            return fetch(self._s3, table, objects)
+        return chain.from_iterable(read(table, one) for one in objects)
 
     def _tell(self, name: Name, table: GlueTable, unfit: Counter[str]) -> None:
         """Say what is wrong with lines, once as long as it stays the same."""

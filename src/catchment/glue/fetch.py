@@ -17,7 +17,7 @@ from catchment.errors import SourceRefused
 from catchment.glue import json_lines
 from catchment.glue.column_types import ColumnType, in_arrow
 from catchment.glue.layout import S3Object
-from catchment.glue.segments import PATH, KnownObject
+from catchment.glue.segments import PATH, KnownObject, reader_of
 from catchment.glue.session import THREADS, Client, aws_errors, code_of
 from catchment.glue.table import JSON_SERDES, PARQUET_SERDE, GlueTable
 
@@ -30,20 +30,17 @@ _GZIP = b"\x1f\x8b"
 class Batch:
     """The rows of some objects, and the objects by their place. An object that was gone or changed is not there."""
 
-    rows: pa.Table
+    rows: pa.RecordBatchReader
     objects: Mapping[str, KnownObject]
 
 
 def check_readable(table: GlueTable) -> None:
     """Raise SourceRefused for a table whose objects are in a form that is not read here."""
-    if table.parameters.get("table_type", "").upper() == "ICEBERG":
+    is_iceberg = table.parameters.get("table_type", "").upper() == "ICEBERG"
+    if not is_iceberg and table.serde not in JSON_SERDES and table.serde != PARQUET_SERDE:
         raise SourceRefused(
-            f"{table.full_name} is an Iceberg table: `catchment query pipeline.yaml` reads it, with its catalog."
-        )
-    if table.serde not in JSON_SERDES and table.serde != PARQUET_SERDE:
-        raise SourceRefused(
-            f"{table.full_name} has the SerDe {table.serde or 'none'}: JSON lines and Parquet are read here. Ask "
-            "Athena: --on athena."
+            f"{table.full_name} has the SerDe {table.serde or 'none'}: JSON lines, Parquet and Iceberg are read "
+            "here. Ask Athena: --on athena."
         )
 
 
@@ -59,7 +56,7 @@ def fetch(s3: Client, table: GlueTable, objects: Sequence[S3Object]) -> Iterator
             ]
             if read:
                 yield Batch(
-                    pa.concat_tables([rows.table for _, rows in read]),
+                    reader_of(pa.concat_tables([rows.table for _, rows in read])),
                     {one.location: KnownObject(one.etag, rows.unfit) for one, rows in read},
                 )
 

@@ -30,6 +30,8 @@ _METADATA = b"catchment.objects"
 _SUFFIX = ".parquet"
 MERGE_FROM = 24
 """So many small segments are merged into one: a query opens each of its segments."""
+_ROW_GROUP = 122_880
+"""Rows of a Parquet row group, as DuckDB likes them."""
 _SMALL_BYTES = 16 * 1024 * 1024
 _MERGED_BYTES = 128 * 1024 * 1024
 _UNUSED_SECONDS = 30 * 86400.0
@@ -91,14 +93,16 @@ class SegmentStore:
                 missing -= taken
         return parts, missing
 
-    def add(self, rows: pa.Table, objects: Mapping[str, KnownObject]) -> Segment:
+    def add(self, rows: pa.RecordBatchReader, objects: Mapping[str, KnownObject]) -> Segment:
         """Keep the rows of these objects; `rows` has the column `$path`."""
         named = {place: [known.etag, dict(known.unfit)] for place, known in objects.items()}
         schema = rows.schema.with_metadata({_METADATA: json.dumps(named).encode()})
         path = self.directory / f"{uuid.uuid4().hex}{_SUFFIX}"
         unfinished = path.with_suffix(".unfinished")
-        pq.write_table(rows.cast(schema), unfinished, compression="zstd")
-        unfinished.chmod(0o600)
+        with unfinished.open("wb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            unfinished.chmod(0o600)
+            for batch in rows:
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_ROW_GROUP)
         unfinished.replace(path)
         segment = Segment(path, objects)
         self._segments[path] = segment
@@ -148,7 +152,7 @@ class SegmentStore:
                     if part.only is None or place in part.only
                 }
         if len(tables) > 1:
-            self.add(pa.concat_tables(tables), objects)
+            self.add(reader_of(pa.concat_tables(tables)), objects)
 
     def _retire(self, path: Path) -> None:
         """Remove it some time after it was first seen to be of no use: others may read it until they look again."""
@@ -160,6 +164,11 @@ class SegmentStore:
                 path.unlink(missing_ok=True)
                 retired.unlink()
                 self._segments.pop(path, None)
+
+
+def reader_of(rows: pa.Table) -> pa.RecordBatchReader:
+    """The rows in large pieces: each becomes a row group."""
+    return rows.combine_chunks().to_reader(_ROW_GROUP)
 
 
 def _read(path: Path) -> Segment:

@@ -73,8 +73,12 @@ def table_of(answer: Mapping[str, Any]) -> GlueTable:
     )
 
 
-def columns_of(found: Sequence[Mapping[str, str]] | None) -> dict[str, ColumnType]:
-    return {column["Name"].lower(): parse(column.get("Type", "string")) for column in found or ()}
+def columns_of(found: Sequence[Mapping[str, Any]] | None) -> dict[str, ColumnType]:
+    return {
+        column["Name"].lower(): parse(column.get("Type", "string"))
+        for column in found or ()
+        if (column.get("Parameters") or {}).get("iceberg.field.current") != "false"
+    }
 
 
 def find(glue: Client, database: str, name: str) -> Mapping[str, Any] | None:

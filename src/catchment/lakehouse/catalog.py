@@ -86,10 +86,8 @@ def catalog_properties(config: CatalogConfig, directory: Path) -> dict[str, str]
         properties["uri"] = _absolute_uri(config.uri, directory)
     if config.warehouse is not None and "://" not in config.warehouse and config.type in ("sql", "in-memory"):
         properties["warehouse"] = f"file://{(directory / config.warehouse).resolve()}"
-    if (endpoint := _s3_endpoint()) is not None and not is_local(config):
-        properties.setdefault("s3.endpoint", endpoint)
-        if region := os.environ.get("AWS_REGION"):
-            properties.setdefault("s3.region", region)
+    if not is_local(config):
+        properties = {**s3_properties(), **properties}
     if (place := local_path(properties.get("warehouse"))) is not None and set(str(place)) & _NOT_IN_LOCATIONS:
         raise ConfigError(
             f"The lake cannot be in {place}: `#` and `?` end the path in a location, for Iceberg's readers. Choose "
@@ -103,9 +101,13 @@ def is_local(config: CatalogConfig) -> bool:
     return config.type in ("sql", "in-memory") and local_path(config.warehouse) is not None
 
 
-def _s3_endpoint() -> str | None:
+def s3_properties() -> dict[str, str]:
     """Where S3 is, when it is not AWS's own: boto3 looks at the environment, PyIceberg's files do not."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not endpoint:
+        return {}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return {"s3.endpoint": endpoint, **({"s3.region": region} if region else {})}
 
 
 def is_sql(config: CatalogConfig) -> bool:
