@@ -11,10 +11,12 @@ import pytest
 from aws.account import AwsAccount
 from aws.orders import TABLE, make_table, remove, write
 from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects
+from catchment.aws.journey import Journey
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 from catchment.aws.local.firehose import Firehose
 from catchment.aws.local.pipe import Pipe
-from catchment.aws.trace import Journey, Trace, journey_lines
+from catchment.aws.trace import Trace
+from catchment.cli.journey_screen import journey_lines
 from catchment.errors import ConfigError
 from catchment.formats.dynamodb_json import parse_json
 from catchment.glue.gadgets import DATABASE, ensure_gadgets

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from catchment.aws.journey import Journey, Sighting, Stage
 from catchment.aws.local.kinesis_intake import identity_of, stream_name
 from catchment.aws.local.s3_place import S3Place
 from catchment.aws.traced_objects import TracedObjects, prefixed
@@ -30,74 +31,7 @@ from catchment.sources.shards import Page, StreamClient, since
 EARLIER = timedelta(minutes=5)
 """Nothing after DynamoDB is looked for that is older than the change by so much: clocks differ."""
 
-
 _NEVER = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """One place where the change was found. at: when it came there; None when nothing says."""
-
-    where: str
-    at: datetime | None = None
-    details: Mapping[str, str | int | bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage. found: in the order in which it came there; more than one: repeated. missing: why there is none."""
-
-    name: str
-    place: str
-    found: tuple[Sighting, ...]
-    missing: str | None = None
-
-    @property
-    def at(self) -> datetime | None:
-        """When the change came there first."""
-        return min((one.at for one in self.found if one.at is not None), default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Journey:
-    """The stages that were looked at, in their order."""
-
-    event_id: str
-    stages: tuple[Stage, ...]
-
-    @property
-    def found(self) -> bool:
-        return any(stage.found for stage in self.stages)
-
-    def waits(self) -> dict[str, float]:
-        """Stage → seconds since the stage before it whose time is known. DynamoDB's times are whole seconds."""
-        waits: dict[str, float] = {}
-        before: datetime | None = None
-        for stage in self.stages:
-            if stage.at is not None:
-                if before is not None:
-                    waits[stage.name] = (stage.at - before).total_seconds()
-                before = stage.at
-        return waits
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        waits = self.waits()
-        return {
-            "event_id": self.event_id,
-            "found": self.found,
-            "stages": [
-                {
-                    "stage": stage.name,
-                    "place": stage.place,
-                    "at": _iso(stage.at),
-                    "seconds_since_the_stage_before": waits.get(stage.name),
-                    "found": [{"where": one.where, "at": _iso(one.at), **one.details} for one in stage.found],
-                    "missing": stage.missing,
-                }
-                for stage in self.stages
-            ],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,32 +192,3 @@ def _shown(lake: Any, order: str) -> bool | None:
         return bool(lake.execute(f"SELECT 1 FROM {ORDERS} WHERE orderid = {order}").fetchone())
     except SourceRefused:
         return None
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()
-
-
-def journey_lines(journey: Journey) -> Sequence[str]:
-    """A journey for people: a line a stage, and one for each place in it."""
-    lines = [f"Event {journey.event_id}"]
-    waits = journey.waits()
-    for stage in journey.stages:
-        wait = f"  +{waits[stage.name]:.1f} s" if stage.name in waits else ""
-        lines.append(f"\n{stage.name}  {stage.place}{wait}")
-        lines += [f"  {_sighting(one)}" for one in stage.found]
-        if stage.missing is not None:
-            lines.append(f"  {'nothing' if stage.name == 'errors' else 'not found'}: {stage.missing}")
-        if len(stage.found) > 1 and stage.name != "errors":
-            lines.append(f"  {len(stage.found)} times: delivery is at least once; the latest version counts once")
-    return lines
-
-
-def _sighting(one: Sighting) -> str:
-    at = "" if one.at is None else f"{one.at:%Y-%m-%d %H:%M:%S}.{one.at.microsecond // 1000:03}  "
-    details = "  ".join(f"{name.replace('_', ' ')} {_word(value)}" for name, value in one.details.items())
-    return f"{at}{one.where}  {details}".rstrip()
-
-
-def _word(value: str | int | bool) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -304,8 +304,9 @@ def trace(
 
     Looks where an option says a place. Ends with exit code 1 when it was found nowhere. Shows no value of an item.
     """
-    from catchment.aws.trace import Trace, journey_lines
+    from catchment.aws.trace import Trace
     from catchment.cli.exits import FATAL
+    from catchment.cli.journey_screen import journey_lines
 
     journey = Trace(table, stream, bucket, errors, database)(event_id)
     print(json.dumps(journey.to_dict(), indent=2) if as_json else "\n".join(journey_lines(journey)))
