@@ -43,20 +43,21 @@ def bucket(aws: AwsAccount) -> str:
 
 def change(orderid: str, sequence: int | None, *, kind: str = "INSERT", **values: Any) -> dict[str, Any]:
     """A clean JSON record, as the handler makes one."""
+    now = datetime.now(UTC)
     return {
         "orderid": orderid,
         "product_name": "Laptop",
         "quantity": 1,
         "price": 10.99,
         "payment_method": "UPI",
-        "order_timestamp": f"{TODAY:%Y-%m-%d %H:%M:%S}.123",
+        "order_timestamp": f"{now:%Y-%m-%d %H:%M:%S}.123",
         "status": "placed",
         "event_type": kind,
-        "event_time": f"{TODAY:%Y-%m-%d %H:%M:%S}.000",
+        "event_time": f"{now:%Y-%m-%d %H:%M:%S}.000",
         "event_id": f"event-{orderid}-{sequence}",
         "sequence_number": str(sequence) if sequence is not None else None,
         "stream_label": LABEL,
-        "order_date": f"{TODAY:%Y-%m-%d}",
+        "order_date": f"{now:%Y-%m-%d}",
     } | values
 
 
