@@ -131,8 +131,8 @@ class _Point:
     def chunks(self, table: str) -> int:
         if not self.settled and self._only_lane() is None:
             raise SourceUnavailable(
-                "Its stream has several shards, and the pipeline runs: which changes came before a moment cannot be "
-                "told. Stop the pipeline, then verify."
+                "There are several tables, or several shards of a stream, and the pipeline runs: which changes came "
+                "before a moment cannot be told. Verify one table by its name, or stop the pipeline and verify then."
             )
         return 1
 
