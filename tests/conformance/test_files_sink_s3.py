@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import boto3
 import pytest
 
 from aws.account import AwsAccount
-from aws.places import bucket_of
+from aws.places import bucket_of, make_bucket
 from catchment.component import BuildContext
 from catchment.errors import ConfigError, LeaseHeld, SinkRefused, SinkUnavailable
 from catchment.finding import Severity
@@ -26,6 +28,7 @@ from catchment.sinks.files.naming import FirehoseNames, HiveNames
 from catchment.sinks.files.reader import complete_ranges
 from catchment.sinks.files.s3_store import S3Store
 from catchment.sinks.files.sink import FilesSink
+from catchment.testing.delivery import Delivery
 from catchment.testing.scripted import ScriptedSystem
 from catchment.testing.sinks import ITEMS, NOTES, SinkConformance, delivery, expect, insert
 from conformance.bucket_harness import BreakingBucketHarness, BucketHarness, key_of, keys, new_prefix
@@ -237,3 +240,42 @@ def test_a_killed_process_on_this_machine_is_replaced_at_once(aws: AwsAccount) -
     third = S3Store(url)
     third.hold()
     third.release()
+
+
+def test_a_stopped_process_on_this_machine_is_replaced_once_its_time_is_over(aws: AwsAccount) -> None:
+    url = new_prefix(aws)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url, "1.5"],
+        env=aws.environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "held\n"
+            child.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            successor = S3Store(url)
+            while True:
+                try:
+                    successor.hold()
+                except LeaseHeld:
+                    assert time.monotonic() - stopped < 30
+                    time.sleep(0.1)
+                    continue
+                break
+            assert time.monotonic() - stopped > 0.9, "two beats are missing, not one"
+            successor.release()
+        finally:
+            child.kill()
+
+
+def test_a_whole_bucket_may_be_the_place(aws: AwsAccount) -> None:
+    url = f"s3://{make_bucket(aws)}"
+    sink = FilesSink(S3Store(url), pipeline="shop", naming=FirehoseNames("shop", "gadget-sales"))
+    with_rows = Delivery(sink, ScriptedSystem(insert("lane", ITEMS, 1))).all()
+    with_rows.flush()
+    with_rows.close()
+    (only,) = complete_ranges(url)
+    assert only.objects[0].path.startswith("2023/11/14/22/gadget-sales-1-2023-11-14-22-13-")

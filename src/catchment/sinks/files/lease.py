@@ -139,6 +139,7 @@ class ObjectLease:
             "nonce": self.nonce,
             "seconds": self._seconds,
             "beat": self._beats,
+            "at": _clock(),
             "released": released,
         }
         return json.dumps(record, sort_keys=True).encode() + b"\n"
@@ -166,7 +167,8 @@ def _is_alive(record: dict[str, Any]) -> bool | None:
         return None
     if process == own:
         return record.get("nonce") in _open_here
-    return _process(int(process["pid"])) == process
+    # The same boot, the same clock: a process that is there but has not beaten for long was stopped, or let go unheard.
+    return _process(int(process["pid"])) == process and _clock() - float(record["at"]) < float(record["seconds"])
 
 
 def _process(pid: int) -> dict[str, Any] | None:
