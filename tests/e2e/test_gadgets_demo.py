@@ -88,6 +88,9 @@ def test_both_shapes_end_with_the_orders_of_the_table(
     serverless = told["shapes"]["serverless"]
     assert serverless["stages"]["pipe"]["put"] == serverless["stages"]["firehose"]["put"] == told["writes"]
     assert serverless["stages"]["firehose"]["objects"] > 1
+    journey = {stage["stage"]: stage["found"] for stage in serverless["journey"]["stages"]}
+    assert len(journey) >= 4
+    assert all(len(found) == 1 for stage, found in journey.items() if stage != "errors"), journey
     assert {name: answer["sql"] for name, answer in serverless["queries"].items()} == QUERIES
     units = {
         shape: {

@@ -24,6 +24,7 @@ STREAM = "gadget-sales-stream"
 DELIVERY = "gadget-sales-delivery"
 BUCKET = "gadget-sales-data"
 DATABASE = "gadgets_sales_db"
+ERRORS = "errors/"
 HANDLER = "catchment.aws.firehose_transform:handler"
 PARTITION_KEY = "$.dynamodb.Keys.orderid.S"
 
@@ -35,7 +36,7 @@ STREAM_SECONDS = 60.0
 @contextmanager
 def aws_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Within it this process and its children are in that account, and know of no other."""
-    before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    before = {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in variables}
     for name in before:
         del os.environ[name]
     os.environ.update(variables)
@@ -81,7 +82,7 @@ def delivery_stream(bucket: str = BUCKET) -> DeliveryStreamConfig:
         bucket=bucket,
         stream=STREAM,
         prefix="!{timestamp:yyyy}/!{timestamp:MM}/!{timestamp:dd}/!{timestamp:HH}/",
-        error_prefix="errors/!{firehose:error-output-type}/!{timestamp:yyyy}/!{timestamp:MM}/!{timestamp:dd}/",
+        error_prefix=ERRORS + "!{firehose:error-output-type}/!{timestamp:yyyy}/!{timestamp:MM}/!{timestamp:dd}/",
         buffer_seconds=BUFFER_SECONDS,
         compression="GZIP",
         function=HANDLER,

@@ -29,7 +29,9 @@ from typing import Any
 from catchment.demo.capture import Capture
 from catchment.demo.child import Child
 from catchment.demo.gadget_places import (
+    BUCKET,
     DATABASE,
+    ERRORS,
     PARTITION_KEY,
     STREAM,
     TABLE,
@@ -66,6 +68,7 @@ OURS = "aws.env"
 MADE = ("stand-in", "runners", "cache", "lake")
 
 ORDERS = f"SELECT {', '.join(COLUMNS)} FROM gadget_sales"
+NEWEST = "SELECT event_id FROM sales_data_table ORDER BY event_time DESC, sequence_number DESC LIMIT 1"
 INSERTED = "SELECT order_timestamp FROM sales_data_table WHERE event_type = 'INSERT'"
 
 
@@ -146,6 +149,7 @@ class GadgetsDemo:
         self._pipe: RunnerThread | None = None
         self._firehose: RunnerThread | None = None
         self._capture: Capture | None = None
+        self._server: MiniStack | None = None
         self._began: float | None = None
 
     def run(self, stop: threading.Event, view: View[GadgetsMoment]) -> GadgetsOutcome:
@@ -196,13 +200,14 @@ class GadgetsDemo:
 
     def _open_account(self, stack: ExitStack, view: View[GadgetsMoment]) -> None:
         self._show(view, "Starting AWS's stand-in")
-        server = MiniStack(self._directory / "stand-in")
+        self._server = server = MiniStack(self._directory / "stand-in")
         stack.callback(server.stop)
         server.start()
         environ = server.environ()
         exports = [f"export {name}={value}" for name, value in environ.items()]
         (self._directory / OURS).write_text("\n".join(exports) + "\n", encoding="utf-8")
-        stack.enter_context(aws_environment(environ))
+        # What is read of S3, also by others of ours, is kept here and not among a person's own.
+        stack.enter_context(aws_environment({**environ, "XDG_CACHE_HOME": str(self._directory / "cache")}))
         self._show(view, f"Making the table {TABLE}")
         make_table()
 
@@ -215,7 +220,7 @@ class GadgetsDemo:
         state = self._directory / "runners"
         self._firehose = self._runner(stack, "firehose", Firehose(delivery_stream(), state))
         self._pipe = self._runner(stack, "pipe", Pipe(TABLE, STREAM, state, partition_key=PARTITION_KEY))
-        self._probe(stack, "serverless", self._directory / "cache")
+        self._probe(stack, "serverless", self._directory / "cache" / "catchment" / "athena")
 
     def _open_direct(self, stack: ExitStack, view: View[GadgetsMoment]) -> None:
         self._show(view, "Starting capture")
@@ -290,6 +295,8 @@ class GadgetsDemo:
 
     def _look(self) -> None:
         """Raises why a part has ended that should not have."""
+        if self._server is not None and not self._server.running:
+            raise Fatal(f"AWS's stand-in has ended. See {self._server.log}.")
         for probe in self._probes.values():
             if probe.ended:
                 probe.stop()
@@ -342,7 +349,7 @@ class GadgetsDemo:
         import catchment.glue
 
         assert self._pipe is not None and self._firehose is not None  # noqa: S101 - started with this shape
-        with catchment.glue.connect(DATABASE, cache=self._directory / "cache") as lake:
+        with catchment.glue.connect(DATABASE, cache=self._directory / "cache" / "catchment" / "athena") as lake:
             orders = asked_orders(lake.execute(ORDERS))
             inserted = lake.execute(INSERTED).fetchnumpy()["order_timestamp"]
             compared = compare_orders(table, orders)
@@ -355,6 +362,7 @@ class GadgetsDemo:
                 latency_ms=seen_after(moments, self._watched["serverless"].sightings),
                 stages={"pipe": asdict(self._pipe.snapshot()), "firehose": asdict(self._firehose.snapshot())},
                 queries=answers(lake.execute, CHANGES_BY_UPI, UNITS_TODAY, limit=ANSWER_ROWS),
+                journey=_journey(lake.execute(NEWEST).fetchone()),
             )
         return outcome, orders
 
@@ -405,6 +413,13 @@ class GadgetsDemo:
             "  catchment aws stand-in                  AWS's stand-in by itself, to run each part in a terminal"
         )
         return [*steps, "  docs/gadgets.md                         each part, and the way to AWS with Terraform"]
+
+
+def _journey(newest: tuple[Any, ...] | None) -> dict[str, Any] | None:
+    """Where a change, by its event id, is in each stage."""
+    from catchment.aws.trace import Trace
+
+    return None if newest is None else Trace(TABLE, STREAM, BUCKET, ERRORS, DATABASE)(newest[0]).to_dict()
 
 
 def write_pipeline(directory: Path) -> Path:

@@ -50,7 +50,8 @@ class OrdersOutcome:
 class ShapeOutcome:
     """One shape's last word. changes: rows of sales_data_table. latency_ms: from PutItem until a query saw it.
 
-    stages: what each part counted. queries: the two questions, and their rows.
+    stages: what each part counted. queries: the two questions, and their rows. journey: the newest change, followed by
+    its event id through every stage; None where there are no stages.
     """
 
     changes: int
@@ -59,6 +60,7 @@ class ShapeOutcome:
     latency_ms: Freshness
     stages: Mapping[str, Mapping[str, Any]]
     queries: Mapping[str, Any]
+    journey: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

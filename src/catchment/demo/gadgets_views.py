@@ -94,11 +94,23 @@ def _shape_text(name: str, shape: ShapeOutcome) -> list[str]:
 
 
 def _answers_text(shape: ShapeOutcome) -> list[str]:
-    lines = []
+    lines: list[str] = []
+    if shape.journey is not None:
+        lines += ["", f"  The newest change, event {shape.journey['event_id']}:", *_journey_text(shape.journey)]
     for answer in shape.queries.values():
         total = answer["rows"] if isinstance(answer["rows"], int) else len(answer["rows"])
         rows = answer["newest"] if "newest" in answer else answer["rows"]
         lines += ["", f"  {answer['sql']}", *_table_text(rows[:TEXT_ROWS], total)]
+    return lines
+
+
+def _journey_text(journey: Mapping[str, Any]) -> list[str]:
+    """A line a stage: where, and how long after the stage before."""
+    lines: list[str] = []
+    for stage in journey["stages"]:
+        wait = stage["seconds_since_the_stage_before"]
+        later = f"+{wait:.1f} s" if wait is not None else ""
+        lines += [f"    {stage['stage']:<9} {later:>8}  {found['where']}" for found in stage["found"]]
     return lines
 
 
