@@ -5,6 +5,7 @@ The lake is what its objects say, latest version by order; the truth is a Scan o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -22,7 +23,7 @@ import pytest
 
 from aws.account import AwsAccount
 from aws.busy_aws import BusyAws
-from aws.orders import TABLE, Writer, latest_orders, make_table, scanned, set_stream
+from aws.orders import TABLE, Writer, latest_orders, make_table, scanned, set_stream, write
 from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running, until
 from aws.test_pipe import records
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
@@ -31,6 +32,7 @@ from catchment.aws.local.pipe import Pipe
 from catchment.aws.local.reconciliation import Reconciled, Reconciliation
 from catchment.aws.local.replay import MARK, Replayed, replay, to_kinesis
 from catchment.aws.local.s3_place import S3Place
+from e2e.cli import run_command
 from seeds import first_seed
 
 NAME = "gadget-sales-delivery"
@@ -309,6 +311,58 @@ def reshard(aws: AwsAccount) -> Iterator[Any]:
         leaves()
 
     yield from (split, merge, split)
+
+
+@pytest.mark.slow
+def test_runners_that_are_killed_at_any_moment_lose_nothing(journey: AwsAccount, tmp_path: Path, seed: int) -> None:
+    writer, choose = Writer(journey, seed), random.Random(seed)
+    pipe_command = ("pipe", "--table", TABLE, "--stream", STREAM)
+    firehose_command = ["firehose", "--name", NAME, "--bucket", bucket_of(journey), "--stream", STREAM]
+    firehose_command += ["--prefix", "sales/", "--error-prefix", "errors/", "--function", HANDLER]
+    with ThreadPoolExecutor(1) as beside:
+        writing = beside.submit(writer.write, 3000)
+        while not writing.done():
+            for arguments in (pipe_command, (*firehose_command, "--buffer-seconds", "0.1")):
+                process = command(journey, tmp_path, *arguments)
+                assert process.stdout is not None
+                with process.stdout:
+                    process.stdout.readline()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(choose.random() * 1.5)
+                    process.kill()
+                    assert process.wait(60) == -signal.SIGKILL
+        writing.result()
+    bring_home(journey, tmp_path)
+    assert lake(journey) == scanned(journey)
+    assert set(event_ids(journey)) == {json.loads(one["Data"])["eventID"] for one in records(journey)}
+
+
+def test_the_commands_say_what_they_did(journey: AwsAccount, tmp_path: Path) -> None:
+    stream = ("--stream", STREAM, "--state", tmp_path, "--idle-seconds", "0.3", "--json")
+    for number in range(20):
+        write(journey, f"{number}")
+    url = f"s3://{bucket_of(journey)}"
+    carried = run_command("aws", "pipe", "--table", TABLE, *stream).out.splitlines()[-1]
+    put(journey, b"poison")
+    config = tmp_path / "firehose.yaml"
+    config.write_text(
+        f"{{name: {NAME}, bucket: {bucket_of(journey)}, stream: other, function: '{HANDLER}', prefix: sales/,"
+        " error_prefix: errors/, buffer_seconds: 0.1}"
+    )
+    delivered = run_command("aws", "firehose", "--config", config, *stream).out.splitlines()[-1]
+    counts = [json.loads(one) for one in (carried, delivered)]
+    assert [(one["put"], one["failed"]) for one in counts] == [(20, 0), (20, 1)]
+    place = ("--table", TABLE, "--stream", STREAM, "--json")
+    compared = run_command("aws", "reconcile", f"{url}/sales/", *place, "--dry-run").json
+    assert (compared["inserted"], compared["modified"], compared["removed"]) == (0, 0, 0)
+    assert compared["items"] == len(scanned(journey))
+    again = [run_command("aws", "replay", f"{url}/errors/", "--stream", STREAM, "--json").json for _ in range(2)]
+    assert [(one["records"], one["objects"], one["before"]) for one in again] == [(1, 1, 0), (0, 0, 1)]
+    mapped = run_command("aws", "mapping", *stream, "--function", f"{HANDLER}", "--retries", "0")
+    assert json.loads(mapped.out.splitlines()[-1])["failed"] == 22, "it is no handler for a mapping"
+    refused = run_command("aws", "firehose", "--bucket", "b")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--from-firehose NAME" in refused.err
 
 
 def test_the_commands_end_cleanly_when_they_are_asked_to(journey: AwsAccount, tmp_path: Path) -> None:
