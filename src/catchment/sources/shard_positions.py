@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 
-from catchment.progress import RETIRED
+from catchment.progress import RETIRED, Progress
 from catchment.sources.shards import SHARD_END, TRIM_HORIZON, is_sequence_number, since, since_microseconds
 
 POSITION_BYTES = 24
 END = b"\xff" * POSITION_BYTES
 """The position of a shard that was read to its end."""
+RETIRED_SECONDS = 600.0
+"""How long it is said that a lane is retired."""
 _LATEST_TIME = 1 << 63
 """Sequence numbers of AWS have 21 digits and more; a smaller number is a time in microseconds, 0 the beginning."""
 
@@ -47,16 +51,36 @@ def time_position(epoch_microseconds: int) -> bytes:
     return epoch_microseconds.to_bytes(POSITION_BYTES, "big")
 
 
-def lane_positions(prefix: str, places: Mapping[str, str], known: Iterable[str]) -> dict[str, bytes]:
-    """The positions of a stream's lanes, `<prefix><shard id>`, given how far its shards were read.
+class Lanes:
+    """The lanes of a stream's shards, `<prefix><shard id>`: how far each is, and which of them can be forgotten.
 
-    known: the lanes that there were before. One whose shard is over and followed by others is retired.
+    A lane whose shard is over and followed by others stays at its end until a boundary in which it and its followers
+    were is durable in every sink; only then it is retired. A sink that forgot it before another one had it whole would
+    be given its changes again, and one that stores tables and progress apart could no longer tell what it has.
     """
-    positions = {f"{prefix}{shard}": place_position(place) for shard, place in places.items()}
-    for lane in known:
-        if lane.startswith(prefix):
-            positions.setdefault(lane, RETIRED)
-    return positions
+
+    def __init__(self, lanes: Iterable[str]) -> None:
+        """lanes: those that there are in what is held."""
+        self._known = set(lanes)
+        self._over: deque[tuple[str, Progress]] = deque()
+        self._retired: dict[str, float] = {}
+
+    def at(self, prefix: str, places: Mapping[str, str]) -> dict[str, bytes]:
+        """The positions of all lanes, given how far the shards were read."""
+        here = {f"{prefix}{shard}": place_position(place) for shard, place in places.items()}
+        over = dict.fromkeys(sorted(self._known - here.keys()), END)
+        self._over.extend((lane, Progress({**here, **over})) for lane in over)
+        self._known = set(here)
+        ended = dict.fromkeys((lane for lane, _ in self._over), END)
+        return {**dict.fromkeys(self._retired, RETIRED), **ended, **here}
+
+    def settle(self, durable: Progress) -> None:
+        """This is durable in every sink."""
+        now = time.monotonic()
+        while self._over and durable.covers(self._over[0][1]):
+            self._retired[self._over.popleft()[0]] = now
+        # A sink that is flushed seldom must hear it, too.
+        self._retired = {lane: at for lane, at in self._retired.items() if now - at < RETIRED_SECONDS}
 
 
 def shard_places(prefix: str, positions: Mapping[str, bytes]) -> dict[str, str]:

@@ -117,7 +117,7 @@ class TableCapture:
             log.warning("%s Changes of %s were missed: scanning it again.", lost, self._table.name)
             self.notes.append(f"{self._table.name} was scanned again, because changes were missed: {lost}")
         self._finish_older()
-        # By the clock: a sink that was ahead may have begun one that was forgotten, and must not take this for that one.
+        # By the clock: a sink that was ahead may have begun one that nobody else knows of; this one is another.
         self._generation = 1 if self._fresh else max(self._generation + 1, int(time.time()))
         self._fresh = False
         self._label = self._table.label

@@ -36,14 +36,14 @@ class DynamoDbSource:
         self._progress = Progress()
 
     def open(self, resume: Progress | None) -> None:
-        self._progress = resume or Progress()
+        self._progress = held = resume or Progress()
         client = aws_client("dynamodb", self._config.region)
         tables = [describe_table(client, name) for name in dict.fromkeys(self._config.tables)]
         for table in tables:
             table.require_stream()
         streams = aws_client("dynamodbstreams", self._config.region)
         for table in tables:
-            capture = TableCapture(self._config, table, client, streams, self._reach, self._progress, self._wake)
+            capture = TableCapture(self._config, table, client, streams, self._reach, held, self._wake)
             self._captures.append(capture)
             self._add(capture.open(anew=self._resnapshot))
 
@@ -60,10 +60,10 @@ class DynamoDbSource:
         return self._pending.popleft()
 
     def acknowledge(self, progress: Progress) -> None:
-        # That a shard's lane is over is said until every sink has heard of it. DynamoDB itself is told nothing.
-        told = {lane for lane, at in self._progress.positions.items() if at == RETIRED}
-        over = {lane for lane in told if progress.positions.get(lane, RETIRED) == RETIRED}
-        kept = {lane: at for lane, at in self._progress.positions.items() if lane not in over}
+        # DynamoDB itself is told nothing. Lanes that are retired are said again, for a while, by the captures.
+        for capture in self._captures:
+            capture.settle(progress)
+        kept = {lane: at for lane, at in self._progress.positions.items() if at != RETIRED}
         self._progress = Progress(kept, self._progress.chunks)
 
     def head(self) -> Progress:

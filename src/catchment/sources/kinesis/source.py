@@ -16,7 +16,7 @@ from catchment.sources.kinesis.config import KinesisSourceConfig
 from catchment.sources.kinesis.preflight import describe_stream
 from catchment.sources.kinesis.stream import KinesisStream
 from catchment.sources.kinesis.tables import StreamedTables
-from catchment.sources.shard_positions import lane_positions, sequence_position, shard_places, time_position
+from catchment.sources.shard_positions import Lanes, sequence_position, shard_places, time_position
 from catchment.sources.shard_reader import ShardReader
 from catchment.sources.shards import LATEST, TRIM_HORIZON, Page
 
@@ -50,10 +50,12 @@ class KinesisSource:
         told = describe_stream(client, self._config.stream)
         self._prefix = f"{self._config.stream}/"
         self._tip_lane = f"{self._config.stream}/read until"
-        self._lanes = {lane for lane in held.positions if lane.startswith(self._prefix) and lane != self._tip_lane}
+        mine = {lane: at for lane, at in held.positions.items() if lane.startswith(self._prefix)}
+        mine.pop(self._tip_lane, None)
+        self._lanes = Lanes(mine)
         self._progress = held
         self._tables = StreamedTables(self._config.stream, self._config.column_types, held)
-        places = shard_places(self._prefix, {lane: held.positions[lane] for lane in self._lanes})
+        places = shard_places(self._prefix, mine)
         self._refuse_gap(held, told["RetentionPeriodHours"])
         first = LATEST if self._config.start == "latest" and not self._resnapshot else TRIM_HORIZON
         stream = KinesisStream(self._config.stream, client=client)
@@ -79,13 +81,9 @@ class KinesisSource:
         return self._pending.popleft()
 
     def acknowledge(self, progress: Progress) -> None:
-        # That a shard's lane is over is said until every sink has heard of it. Kinesis itself is told nothing.
-        over = {
-            lane
-            for lane, at in self._progress.positions.items()
-            if at == RETIRED and progress.positions.get(lane, RETIRED) == RETIRED
-        }
-        kept = {lane: at for lane, at in self._progress.positions.items() if lane not in over}
+        # Kinesis itself is told nothing. Lanes that are retired are said again, for a while, by `_positions`.
+        self._lanes.settle(progress)
+        kept = {lane: at for lane, at in self._progress.positions.items() if at != RETIRED}
         self._progress = Progress(kept, self._progress.chunks)
 
     def head(self) -> Progress:
@@ -163,9 +161,7 @@ class KinesisSource:
         self._pending.append(Idle(self._reach(Progress({**self._positions(), **tip}))))
 
     def _positions(self) -> dict[str, bytes]:
-        positions = lane_positions(self._prefix, self._opened().places(), self._lanes)
-        self._lanes = {lane for lane, at in positions.items() if at != RETIRED}
-        return positions
+        return self._lanes.at(self._prefix, self._opened().places())
 
     def _reach(self, progress: Progress) -> Progress:
         self._progress = self._progress.join(progress)
