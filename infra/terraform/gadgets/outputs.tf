@@ -54,10 +54,11 @@ output "latency_seconds" {
 }
 
 output "policies" {
-  description = "Policies to attach: writer (orders), analyst (queries), capture (the direct shape)."
+  description = "Policies to attach: writer (orders), analyst (queries), capture (the direct shape), operator (replay, reconcile, trace)."
   value = {
-    writer  = aws_iam_policy.writer.arn
-    analyst = aws_iam_policy.analyst.arn
-    capture = aws_iam_policy.capture.arn
+    writer   = aws_iam_policy.writer.arn
+    analyst  = aws_iam_policy.analyst.arn
+    capture  = aws_iam_policy.capture.arn
+    operator = aws_iam_policy.operator.arn
   }
 }

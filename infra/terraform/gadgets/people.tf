@@ -123,3 +123,72 @@ resource "aws_iam_policy" "capture" {
   description = "For catchment run with a source of type dynamodb or kinesis."
   policy      = data.aws_iam_policy_document.capture.json
 }
+
+# catchment aws replay, reconcile and trace. To read the error prefix its holder must be among error_reader_arns as well.
+data "aws_iam_policy_document" "operator" {
+  statement {
+    sid       = "FindObjects"
+    actions   = ["s3:GetBucketLocation", "s3:ListBucket"]
+    resources = [aws_s3_bucket.data.arn]
+  }
+
+  statement {
+    sid       = "ReadChangesAndErrors"
+    actions   = ["s3:GetObject"]
+    resources = ["${aws_s3_bucket.data.arn}/*"]
+  }
+
+  statement {
+    sid       = "MarkWhatWasReplayed"
+    actions   = ["s3:PutObject"]
+    resources = ["${aws_s3_bucket.data.arn}/${var.error_prefix}*"]
+  }
+
+  statement {
+    sid = "ReadTable"
+    actions = [
+      "dynamodb:DescribeTable",
+      "dynamodb:Scan",
+    ]
+    resources = [aws_dynamodb_table.orders.arn]
+  }
+
+  statement {
+    sid = "ReadTableChanges"
+    actions = [
+      "dynamodb:DescribeStream",
+      "dynamodb:GetRecords",
+      "dynamodb:GetShardIterator",
+      "dynamodb:ListStreams",
+    ]
+    resources = ["${aws_dynamodb_table.orders.arn}/stream/*"]
+  }
+
+  statement {
+    sid = "ReadAndPutChanges"
+    actions = [
+      "kinesis:DescribeStreamSummary",
+      "kinesis:GetRecords",
+      "kinesis:GetShardIterator",
+      "kinesis:ListShards",
+      "kinesis:PutRecords",
+    ]
+    resources = [aws_kinesis_stream.changes.arn]
+  }
+
+  dynamic "statement" {
+    for_each = var.kms_key_arn == null ? [] : [var.kms_key_arn]
+
+    content {
+      sid       = "Encrypt"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [statement.value]
+    }
+  }
+}
+
+resource "aws_iam_policy" "operator" {
+  name        = "${var.delivery_name}-operator"
+  description = "For catchment aws replay, reconcile and trace."
+  policy      = data.aws_iam_policy_document.operator.json
+}
