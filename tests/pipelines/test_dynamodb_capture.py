@@ -280,3 +280,28 @@ def test_throttling_lost_answers_and_failures_of_aws_lose_nothing(
     assert busy_aws.happened["GetRecords", "fails"] > 0
     expect_same(aws, pipeline)
     expect_once(pipeline, [LAKE_NAME])
+
+
+def test_a_table_with_binary_keys_is_scanned_over_many_pages(aws: AwsAccount, tmp_path: Path) -> None:
+    client = aws.client("dynamodb")
+    client.create_table(
+        TableName="Blobs",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}, {"AttributeName": "at", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "id", "AttributeType": "B"},
+            {"AttributeName": "at", "AttributeType": "N"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+        StreamSpecification=STREAM_ON,
+    )
+    keys = [(bytes([255, number]), number) for number in range(12)]
+    for key, at in keys:
+        body = {"B": key * 150_000}
+        client.put_item(TableName="Blobs", Item={"id": {"B": key}, "at": {"N": str(at)}, "body": body})
+    pipeline = dynamodb_pipeline(tmp_path)
+    pipeline.write_text(pipeline.read_text().replace("[OrderTable]", "[Blobs]").replace("4096", "1000000000"))
+    catch_up(pipeline)
+    client.delete_item(TableName="Blobs", Key={"id": {"B": keys[0][0]}, "at": {"N": "0"}})
+    catch_up(pipeline)
+    rows = query(pipeline, 'SELECT id, "at", body FROM silver.dynamodb_Blobs')
+    assert sorted(rows) == [(key, at, key * 150_000) for key, at in keys[1:]]

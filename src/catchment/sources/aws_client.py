@@ -5,6 +5,7 @@ Credentials and region come from AWS's own chain; `AWS_ENDPOINT_URL` decides who
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,27 @@ def aws_client(service: str, region: str | None) -> Any:
         raise ConfigError(
             f"AWS cannot be asked: {error} Set `source.region` or AWS_REGION, and AWS_PROFILE where profiles are used."
         ) from None
+
+
+PLAIN = "PlainJson"
+"""In an answer whose members are as JSON has them: binary values as base64 text, times as numbers."""
+
+
+def answer_plainly(client: Any, service: str, operation: str) -> None:
+    """Have a client answer this operation as the JSON that came: boto3's own parsing takes ten times as long.
+
+    service: its id with hyphens (`dynamodb-streams`). An answer that came as JSON has the member `PlainJson`; any
+    other, and errors, are parsed as ever.
+    """
+    client.meta.events.register(f"before-parse.{service}.{operation}", _parse_plainly)
+
+
+def _parse_plainly(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    kind = str(response_dict["headers"].get("content-type", ""))
+    if response_dict["status_code"] == 200 and "json" in kind:
+        customized_response_dict.update(json.loads(response_dict["body"]))
+        customized_response_dict[PLAIN] = True
+        response_dict["body"] = b"{}"
 
 
 @contextmanager

@@ -18,15 +18,13 @@ from typing import Any
 from catchment import failpoint
 from catchment.errors import PositionLost
 from catchment.formats.dynamodb_changes import ChangeDecoder
-from catchment.formats.dynamodb_json import event_form
-from catchment.formats.stream_record import event_of
 from catchment.progress import ALL_CHUNKS, Progress
 from catchment.sources.attribute_types import arrow_types
 from catchment.sources.base import Event, Idle, TransactionEnd
 from catchment.sources.dynamodb.config import DynamoDbSourceConfig
 from catchment.sources.dynamodb.generations import Generations
 from catchment.sources.dynamodb.scan import ItemPage, TableScan, segments_for
-from catchment.sources.dynamodb.stream import DynamoDbStream
+from catchment.sources.dynamodb.stream import DynamoDbStream, wire_form
 from catchment.sources.dynamodb.table import DynamoDbTable, describe_table
 from catchment.sources.known_attributes import keeping_attributes, known_attributes
 from catchment.sources.shard_positions import Lanes, sequence_position, shard_places, time_position
@@ -156,8 +154,7 @@ class TableCapture:
             return
         if BEGUN not in done:
             if self._generation > 1:
-                lane = f"{self._scan_lane}/{BEGUN}"
-                yield from self._decoder.truncate(lane=lane, chunk=BEGUN, snapshot=self.snapshot)
+                yield from self._decoder.truncate(lane=self._scan_lane(BEGUN), chunk=BEGUN, snapshot=self.snapshot)
             yield self._boundary(Progress({}, {self.snapshot: frozenset({BEGUN})}))
         names = [name.partition("/") for name in done - {BEGUN}]
         segments = max((int(total) for _, _, total in names), default=0)
@@ -199,7 +196,7 @@ class TableCapture:
     def _page(self, page: Page) -> list[Event]:
         arn = self._table.stream_arn(self._label or "")
         region = self._table.arn.split(":")[3]
-        records = [_json(event_of(record, arn, region)) for record in page.records]
+        records = [_json(wire_form(record, arn, region)) for record in page.records]
         positions = [sequence_position(number) for number in page.sequence_numbers]
         events: list[Event] = list(
             self._decoder.decode(records, lane=f"{self._prefix}{page.shard}", positions=positions)
@@ -211,8 +208,8 @@ class TableCapture:
         name = f"{page.segment}/{self._segments}"
         if self._segment != page.segment:
             self._segment, self._ordinal = page.segment, 0
-        items = [_json(event_form(item)) for item in page.items]
-        lane = f"{self._scan_lane}/{name}"
+        items = [_json(item) for item in page.items]
+        lane = self._scan_lane(name)
         events: list[Event] = list(
             self._decoder.scan(items, lane=lane, chunk=name, snapshot=self.snapshot, ordinal=self._ordinal)
         )
@@ -239,9 +236,9 @@ class TableCapture:
         """Are a segment's rows being handed over, between which nothing else may come?"""
         return self._segment is not None
 
-    @property
-    def _scan_lane(self) -> str:
-        return f"{self._table.name}@{self._generation}/scan"
+    def _scan_lane(self, chunk: str) -> str:
+        # The stream's label stands where a shard's lane has it: flat rows take it for what came after older streams.
+        return f"{self._prefix}scan-{chunk.replace('/', '-of-')}"
 
     @property
     def _prefix(self) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
+from binascii import a2b_base64
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from catchment.errors import CatchmentError, SourceUnavailable
-from catchment.sources.aws_client import THROTTLING, translated
+from catchment.formats.dynamodb_json import event_form
+from catchment.sources.aws_client import PLAIN, THROTTLING, translated
 from catchment.sources.dynamodb.table import DynamoDbTable
 from catchment.telemetry import SnapshotReport
 
@@ -26,7 +28,7 @@ LONGEST_WAIT_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ItemPage:
-    """Items of one segment, as `Scan` gives them (typed values). last: the segment ends with them."""
+    """Items of one segment: typed values as JSON has them. last: the segment ends with them."""
 
     segment: int
     items: Sequence[Any]
@@ -150,11 +152,11 @@ class TableScan:
                 self._changed.wait_for(lambda: self._stopped or len(segment.pages) < PAGES_AHEAD)
                 if self._stopped:
                     return
-                segment.pages.append(ItemPage(segment.number, answer["Items"], last))
+                segment.pages.append(ItemPage(segment.number, _plain(answer), last))
             self._wake.set()
             if last:
                 return
-            more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+            more = {"ExclusiveStartKey": _client_form(answer, answer["LastEvaluatedKey"])}
 
     def _ask(self, segment: int, more: dict[str, Any]) -> Any:
         """One page; None when stopped meanwhile."""
@@ -182,6 +184,18 @@ class _Throttled(SourceUnavailable):
 
 def _throttled(code: str, message: str) -> CatchmentError | None:
     return _Throttled("DynamoDB asks for fewer reads.") if code in THROTTLING else None
+
+
+def _plain(answer: Any) -> Sequence[Any]:
+    """The items of an answer, binary values as base64 text."""
+    return answer["Items"] if answer.get(PLAIN) else [event_form(item) for item in answer["Items"]]
+
+
+def _client_form(answer: Any, key: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """A key of an answer as boto3 takes it: binary values as bytes."""
+    if not answer.get(PLAIN):
+        return key
+    return {name: {"B": a2b_base64(value["B"])} if "B" in value else value for name, value in key.items()}
 
 
 def segments_for(table: DynamoDbTable, segment_bytes: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from catchment.progress import RETIRED, Progress
 from catchment.schema import TableId, TableSchema
-from catchment.sources.aws_client import aws_client
+from catchment.sources.aws_client import answer_plainly, aws_client
 from catchment.sources.base import Event, SchemaChange, SourceStatus
 from catchment.sources.dynamodb.capture import TableCapture
 from catchment.sources.dynamodb.config import DynamoDbSourceConfig
@@ -42,6 +42,8 @@ class DynamoDbSource:
         for table in tables:
             table.require_stream()
         streams = aws_client("dynamodbstreams", self._config.region)
+        answer_plainly(client, "dynamodb", "Scan")
+        answer_plainly(streams, "dynamodb-streams", "GetRecords")
         for table in tables:
             capture = TableCapture(self._config, table, client, streams, self._reach, held, self._wake)
             self._captures.append(capture)

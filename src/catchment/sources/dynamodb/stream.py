@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from catchment.errors import CatchmentError
-from catchment.formats.stream_record import epoch_microseconds
+from catchment.formats.stream_record import epoch_microseconds, event_of
 from catchment.sources.aws_client import THROTTLING, aws_client, translated
 from catchment.sources.shards import (
     LATEST,
@@ -96,6 +97,13 @@ class DynamoDbStream:
                 f"There is no stream {self._arn}: it, or its table, was deleted, or is of another account."
             )
         return None
+
+
+def wire_form(record: Mapping[str, Any], arn: str, region: str) -> Mapping[str, Any]:
+    """A record that was read from the stream with this ARN, as Lambda and Pipes would get it."""
+    if isinstance(record["dynamodb"].get("ApproximateCreationDateTime"), datetime):
+        return event_of(record, arn, region)
+    return {**record, "eventSourceARN": arn}
 
 
 def _created_at(record: Mapping[str, Any]) -> int:
