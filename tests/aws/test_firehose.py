@@ -21,7 +21,7 @@ from catchment.aws.local.counters import RunnerSnapshot
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 from catchment.aws.local.error_output import failed_records
 from catchment.aws.local.firehose import Firehose
-from catchment.errors import ConfigError, Fatal, LeaseHeld, SinkRefused
+from catchment.errors import ConfigError, Fatal, LeaseHeld, SinkRefused, SinkUnavailable
 
 NAME = "gadget-sales-delivery"
 HANDLERS = "aws.transforms"
@@ -246,6 +246,19 @@ def test_a_function_that_is_not_there_ends_the_run(stream: AwsAccount, tmp_path:
         until_idle(stream, tmp_path, function="absent")
     with pytest.raises(ConfigError, match=r"no handler aws\.transforms:absent"):
         until_idle(stream, tmp_path, function="aws.transforms:absent")
+
+
+def test_a_lambda_that_is_away_fails_no_record(
+    stream: AwsAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(stream, b"1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", "http://127.0.0.1:9")
+    with pytest.raises(SinkUnavailable, match="gadget-sales-transform"):
+        until_idle(stream, tmp_path, function="gadget-sales-transform")
+    monkeypatch.delenv("AWS_ENDPOINT_URL_LAMBDA")
+    assert objects(stream) == {}
+    until_idle(stream, tmp_path)
+    assert list(objects(stream).values()) == [b"1"]
 
 
 def test_error_lines_are_read_in_all_of_aws_spellings() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from catchment.aws.local.clients import client
-from catchment.errors import ConfigError, Fatal
+from catchment.errors import ConfigError, Fatal, SinkUnavailable
 
 PAYLOAD_BYTES = 6 * 1024 * 1024
 """What Lambda takes and what it gives back, at most."""
@@ -35,7 +35,7 @@ class Function(Protocol):
         ...
 
     def invoke(self, event: Mapping[str, Any]) -> Any:
-        """Its answer, decoded from JSON. Raises `FunctionFailed`."""
+        """Its answer, decoded from JSON. Raises `FunctionFailed`, `SinkUnavailable` when Lambda is away."""
         ...
 
 
@@ -107,12 +107,17 @@ class DeployedFunction:
         return self._arn
 
     def invoke(self, event: Mapping[str, Any]) -> Any:
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
         try:
             answer = self._client.invoke(FunctionName=self._arn, Payload=json.dumps(event).encode())
         except ClientError as error:
             raise _refused(error, self._arn) from error
+        except ReadTimeoutError as error:
+            raise FunctionFailed("Lambda.FunctionTimedOut", "The function did not answer in time.") from error
+        except BotoCoreError as error:
+            # Not the records' fault: they are read again by the next run.
+            raise SinkUnavailable(f"Lambda cannot be reached to invoke {self._arn}: {error}") from error
         payload = answer["Payload"].read()
         if answer.get("FunctionError"):
             raise FunctionFailed("Lambda.FunctionError", payload.decode(errors="replace")[:2048])
