@@ -119,9 +119,15 @@ def test_the_latest_version_of_an_order_counts_once_and_a_removed_one_not_at_all
         change("4", 8, kind="REMOVE"),
         change("4", 9, quantity=2),
         change("5", None, kind="UNKNOWN", quantity=6, stream_label=None),
+        # DynamoDB's own Kinesis destination gives neither label nor number.
+        *(
+            change(number, None, kind=kind, quantity=at, stream_label=None, event_time=f"2026-11-21 09:00:00.00{at}")
+            for number, *kinds in [("6", "INSERT", "MODIFY", "REMOVE"), ("7", "REMOVE", "INSERT", "MODIFY")]
+            for at, kind in enumerate(kinds)
+        ),
     )
     found = gadgets.execute("SELECT orderid, quantity FROM gadget_sales ORDER BY orderid").fetchall()
-    assert found == [("1", 7), ("3", 5), ("4", 2), ("5", 6)]
+    assert found == [("1", 7), ("3", 5), ("4", 2), ("5", 6), ("7", 2)]
 
 
 def test_a_new_object_costs_its_own_size_only(aws: AwsAccount, gadgets: GlueDatabase) -> None:

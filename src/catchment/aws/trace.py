@@ -174,7 +174,7 @@ def in_sql(event_id: str, database: str) -> Stage:
         order = literal(str(rows[0][0]))
         (latest,) = lake.execute(
             f"SELECT event_id FROM {CHANGES} WHERE orderid = {order} ORDER BY coalesce(stream_label, '') DESC, "
-            "lpad(coalesce(sequence_number, ''), 40, '0') DESC LIMIT 1"
+            "lpad(coalesce(sequence_number, ''), 40, '0') DESC, event_time DESC LIMIT 1"
         ).fetchone() or (None,)
         shown = _shown(lake, order)
     is_latest = latest == event_id

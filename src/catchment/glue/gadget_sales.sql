@@ -4,7 +4,7 @@ FROM (
     *,
     row_number() OVER (
       PARTITION BY orderid
-      ORDER BY coalesce(stream_label, '') DESC, lpad(coalesce(sequence_number, ''), 40, '0') DESC
+      ORDER BY coalesce(stream_label, '') DESC, lpad(coalesce(sequence_number, ''), 40, '0') DESC, event_time DESC
     ) AS age
   FROM sales_data_table
 )
