@@ -241,6 +241,21 @@ def test_a_source_that_comes_back_by_another_road_leaves_nothing_of_the_range_th
     assert tried > 10
 
 
+def test_a_range_that_an_earlier_version_began_is_cut_again(tmp_path: Path) -> None:
+    """Version 0.1 knew neither moments nor writers, and committed by the record for readers alone."""
+    harness = BreakingHarness(tmp_path)
+    system = ScriptedSystem(insert("lane", ITEMS, *range(6)))
+    begin_and_break(harness, system)
+    (intent,) = tmp_path.glob("_catchment/intents/*")
+    said = json.loads(intent.read_text())
+    intent.write_text(json.dumps({name: said[name] for name in ("range", "attempt", "from", "to", "objects")}))
+    assert run(harness, system, flush_every=1)
+    (only,) = complete_ranges(tmp_path)
+    assert [data.path for data in only.objects] == said["objects"]
+    expect(harness, system)
+    expect_only_complete_files(harness)
+
+
 def test_an_idle_source_that_began_anew_is_not_held_back(tmp_path: Path) -> None:
     harness = BreakingHarness(tmp_path)
     begin_and_break(harness, ScriptedSystem(insert("old/slot", ITEMS, 1)))
