@@ -6,6 +6,7 @@ there; and carries nothing through the pipe, so `catchment aws pipe` does. Made 
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from aws.terraform import MODULE, NoTerraformError, Terraform, find_terraform
 from catchment.aws.bundle import bundle
 from catchment.demo.gadgets_outcome import COLUMNS, scanned_orders
 from catchment.demo.ministack import MiniStack
+from pipelines.lake import wait_for
 
 READ_ONLY_WITHOUT_ARN: frozenset[str] = frozenset()
 """Actions that AWS allows on `*` only. There are none."""
@@ -47,9 +49,8 @@ def terraform_in(directory: Path, environ: dict[str, str]) -> Terraform:
     return made
 
 
-@pytest.fixture(scope="module")
-def made(ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    directory = tmp_path_factory.mktemp("terraform")
+def applied(ministack: MiniStack, directory: Path, *more: str) -> Iterator[Made]:
+    """Everything, in an account of its own, while it lasts."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         account = enter(monkeypatch, ministack.environ(account_number()))
         terraform = terraform_in(directory, account.environ)
@@ -60,10 +61,20 @@ def made(ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Iter
             *(f"-var=lambda_zip={directory / 'transform.zip'}", f"-var=bucket_name={bucket}"),
             *("-var=stand_in=true", "-var=protect=false"),
         )
-        terraform.run("plan", "-out=plan", "-input=false", "-no-color", *variables)
+        terraform.run("plan", "-out=plan", "-input=false", "-no-color", *variables, *more)
         terraform.run("apply", "-input=false", "-no-color", "plan")
         yield Made(terraform, account, terraform.outputs(), terraform.resources(), terraform.resources("plan"))
         account.close()
+
+
+@pytest.fixture(scope="module")
+def made(ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    yield from applied(ministack, tmp_path_factory.mktemp("terraform"))
+
+
+@pytest.fixture
+def made_for_kinesis(ministack: MiniStack, tmp_path: Path) -> Iterator[Made]:
+    yield from applied(ministack, tmp_path, "-var=invoked_by=kinesis")
 
 
 def test_the_sources_are_formatted() -> None:
@@ -112,6 +123,25 @@ def test_kinesis_may_invoke_the_function_instead(tmp_path: Path, ministack: Mini
     ]
     (environment,) = planned["aws_lambda_function.transform"]["environment"]
     assert set(environment["variables"]) == {"DELIVERY_STREAM", "ERROR_BUCKET", "ERROR_PREFIX", "TIMESTAMP_ATTRIBUTES"}
+
+
+@pytest.mark.slow
+def test_what_kinesis_gives_the_function_is_delivered_and_poison_is_set_aside(made_for_kinesis: Made) -> None:
+    """The stand-in's own mapping and Firehose carry it: an object a record, which only AWS gathers."""
+    kinesis, s3 = made_for_kinesis.account.client("kinesis"), made_for_kinesis.account.client("s3")
+    order = {"orderid": "7421", "product_name": "Laptop", "quantity": 3, "price": 429.99}
+    for data in (json.dumps(order).encode(), b"no change record"):
+        kinesis.put_record(StreamName=made_for_kinesis.outputs["stream_name"], Data=data, PartitionKey="7421")
+
+    def keys() -> list[str]:
+        return [one["Key"] for one in s3.list_objects_v2(Bucket=made_for_kinesis.outputs["bucket"]).get("Contents", [])]
+
+    wait_for(lambda: len(keys()) >= 2, what="both records")
+    poison, clean = sorted(keys(), key=lambda key: not key.startswith("errors/processing-failed/"))
+    assert poison.startswith("errors/processing-failed/")
+    assert clean.startswith("2")
+    line = s3.get_object(Bucket=made_for_kinesis.outputs["bucket"], Key=clean)["Body"].read()
+    assert json.loads(gzip.decompress(line) if line[:2] == b"\x1f\x8b" else line)["orderid"] == "7421"
 
 
 def test_every_variable_and_output_is_described() -> None:
