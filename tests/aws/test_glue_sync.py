@@ -112,6 +112,15 @@ def test_a_decimal_is_widened_when_a_number_has_more_digits(lake: AwsAccount) ->
     assert sync(target(lake)).changes == ["column price is decimal(38,3) now, was decimal(18,2)"]
 
 
+def test_whole_prices_are_no_note_and_one_with_a_digit_too_many_is(lake: AwsAccount) -> None:
+    ensure_gadgets(f"s3://{bucket(lake)}/")
+    gadgets = Target(DATABASE, CHANGES, f"s3://{bucket(lake)}/", declared=frozenset({"price"}))
+    put(lake, f"{hour()}a", change("1", 1, price=45), change("2", 1, price=999.99))
+    assert sync(gadgets).notes == []
+    put(lake, f"{hour()}b", change("3", 1, price=123456789))
+    assert "price stays decimal(10,2), though there are values that are int" in sync(gadgets).notes[0]
+
+
 def test_declared_columns_keep_their_types(lake: AwsAccount) -> None:
     put(lake, f"{hour()}a", change("1", 1))
     sync(target(lake))

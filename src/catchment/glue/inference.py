@@ -43,6 +43,8 @@ class Inferred:
     """Columns that are text because their values are of several kinds: which."""
     unnamed: set[str] = field(default_factory=set)
     """Keys that no column can be called."""
+    digits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of columns that have numbers only: the most digits before the point, and behind it."""
     lines: int = 0
     malformed: int = 0
 
@@ -68,6 +70,18 @@ class Inferred:
                 self.unnamed.add(name)
             elif (kind := type_of(value)) is not None:
                 self._widen(name, kind)
+                if isinstance(value, Decimal):
+                    before, behind = self.digits.get(name, (0, 0))
+                    self.digits[name] = (max(before, value.adjusted() + 1), max(behind, _scale(value)))
+
+    def fit(self, name: str, kind: ColumnType) -> bool:
+        """Does a column of this type hold all that was seen? Whole numbers say less by their types than they need."""
+        seen = self.columns.get(name, kind)
+        if kind.name == "decimal" and seen.name in ("int", "bigint", "decimal"):
+            precision, scale = kind.arguments
+            before, behind = self.digits[name]
+            return before <= precision - scale and behind <= scale
+        return widened(kind, seen) == kind
 
     def _widen(self, name: str, kind: ColumnType) -> None:
         known = self.columns.get(name)
@@ -119,11 +133,16 @@ def _number(value: Decimal) -> ColumnType:
             if -end <= value < end:
                 return kind
         return decimal(value.adjusted() + 1, 0)
-    _, digits, exponent = value.as_tuple()
-    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
-    scale = max(-int(exponent) - zeros, 0)
+    scale = _scale(value)
     precision = max(value.adjusted() + 1, 0) + scale
     return decimal(max(precision, 1), scale) if precision <= MAX_PRECISION else DOUBLE
+
+
+def _scale(value: Decimal) -> int:
+    """Digits behind the point, without zeros at the end."""
+    _, digits, exponent = value.as_tuple()
+    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return max(-int(exponent) - zeros, 0)
 
 
 def roomy(kind: ColumnType) -> ColumnType:

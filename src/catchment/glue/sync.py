@@ -137,7 +137,8 @@ def _change_table(
             return external_json(table), [f"table {target.database}.{target.table} made: {names}"]
         merged = input_of(found)
         storage = dict(merged["StorageDescriptor"])
-        storage["Columns"], changes, notes = _columns_with(storage.get("Columns") or [], found_columns, target)
+        columns = storage.get("Columns") or []
+        storage["Columns"], changes, notes = _columns_with(columns, found_columns, inferred, target)
         done.notes.extend(notes)
         merged["StorageDescriptor"] = storage
         merged["Parameters"], more = _parameters_with(merged.get("Parameters") or {}, layout)
@@ -147,7 +148,7 @@ def _change_table(
 
 
 def _columns_with(
-    columns: Sequence[Mapping[str, str]], found: Mapping[str, ColumnType], target: Target
+    columns: Sequence[Mapping[str, str]], found: Mapping[str, ColumnType], inferred: Inferred, target: Target
 ) -> tuple[list[dict[str, str]], list[str], list[str]]:
     """The columns with what was found; what that changes, and what does not fit but stays."""
     result, changes, notes = [dict(column) for column in columns], [], []
@@ -156,11 +157,10 @@ def _columns_with(
         name = column["Name"].lower()
         before = there[name]
         after = _without_text(before, found.get(name, before))
-        wanted = widened(before, found[name]) if name in found else before
         if after != before and name not in target.declared:
             column["Type"] = str(roomy(after))
             changes.append(f"column {name} is {roomy(after)} now, was {before}")
-        elif wanted != before:
+        elif name in found and not inferred.fit(name, before):
             notes.append(f"column {name} stays {before}, though there are values that are {found[name]}: NULL where so")
     added = {name: roomy(kind) for name, kind in found.items() if name not in there}
     changes += [f"column {name} {kind} added" for name, kind in added.items()]
