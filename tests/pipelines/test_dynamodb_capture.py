@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import threading
@@ -14,6 +15,7 @@ from aws.account import AwsAccount
 from aws.busy_aws import BusyAws
 from catchment import config
 from catchment.errors import PositionLost, SourceRefused
+from catchment.sinks.files.reader import complete_ranges
 from catchment.verify.report import Outcome
 from catchment.verify.verification import Verification
 from pipelines.gadget_table import (
@@ -306,3 +308,29 @@ def test_a_table_with_binary_keys_is_scanned_over_many_pages(aws: AwsAccount, tm
     client.delete_item(TableName="Blobs", Key={"id": {"B": keys[0][0]}, "at": {"N": "0"}})
     catch_up(pipeline)
     assert sorted(query(pipeline, 'SELECT id, "at", body FROM silver.dynamodb_Blobs')) == expected[1:]
+
+
+def test_a_sink_that_is_added_gets_the_table_from_a_scan_of_its_own(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
+    make_table(aws)
+    pipeline = dynamodb_pipeline(tmp_path)
+    writes = Writes(aws, seed)
+    writes.some(80)
+    catch_up(pipeline)
+    writes.some(20)
+    catch_up(pipeline)
+    one = "sinks: [{type: iceberg, flush_interval_seconds: 0.1}]"
+    two = "sinks: [{type: iceberg, flush_interval_seconds: 0.1}, {type: files, path: out, flush_interval_seconds: 0.1}]"
+    pipeline.write_text(pipeline.read_text().replace(one, two))
+    writes.some(20)
+    catch_up(pipeline)
+    expect_same(aws, pipeline)
+    expect_once(pipeline, [LAKE_NAME])
+    latest: dict[str, tuple[str, bool]] = {}
+    for objects in complete_ranges(tmp_path / "out", after=0):
+        for data in objects.objects:
+            for line in (tmp_path / "out" / data.path).read_bytes().splitlines():
+                change = json.loads(line)
+                orderid = (change["after"] or change["before"])["orderid"]
+                here = (change["version"], change["op"] != "d")
+                latest[orderid] = max(latest.get(orderid, ("", False)), here)
+    assert {orderid for orderid, (_, there) in latest.items() if there} == {row[0] for row in table_rows(aws)}
