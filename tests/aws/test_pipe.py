@@ -20,7 +20,7 @@ from catchment.aws.local.firehose import Firehose
 from catchment.aws.local.ordered_put import Entry, _next_call, partition_key
 from catchment.aws.local.pipe import Pipe
 from catchment.aws.local.reconciliation import Reconciliation
-from catchment.errors import ConfigError, SourceRefused
+from catchment.errors import ConfigError, PositionLost, SourceRefused
 
 
 @pytest.fixture
@@ -83,9 +83,7 @@ def test_the_next_run_goes_on_after_the_last(journey: AwsAccount, tmp_path: Path
     assert quantities == {str(key): list(range(key, 25, 5)) for key in range(5)}
 
 
-def test_what_is_too_large_goes_without_its_old_image_or_is_a_dead_letter(
-    journey: AwsAccount, tmp_path: Path
-) -> None:
+def test_what_is_too_large_goes_without_its_old_image_or_is_a_dead_letter(journey: AwsAccount, tmp_path: Path) -> None:
     for letter in "\x01\x02":  # one byte in DynamoDB, six in JSON
         write(journey, "1", note={"S": letter * 100_000})
     write(journey, "2", note={"S": "\x01" * 300_000})
@@ -161,6 +159,31 @@ def test_without_reconciliation_the_pipe_says_what_is_missing(journey: AwsAccoun
     done = carry(tmp_path)
     assert done.read == 1
     assert "catchment aws reconcile" in done.note
+
+
+@pytest.mark.parametrize("what", ["stream", "shard"])
+def test_what_was_trimmed_is_reconciled_or_the_pipe_ends_and_says_so(
+    what: str, journey: AwsAccount, tmp_path: Path
+) -> None:
+    """A pipe that was away for more than a day finds its stream gone, or its shard."""
+    bucket = make_bucket(journey)
+    write(journey, "1")
+    carry(tmp_path)
+    checkpoint = tmp_path / f"pipe-{TABLE}.json"
+    saved = json.loads(checkpoint.read_text())
+    if what == "stream":
+        saved["stream_arn"] = saved["stream_arn"].rpartition("/")[0] + "/2020-01-01T00:00:00.000"
+    else:
+        saved["places"] = {"shardId-00000000000000000000-aaaaaaaa": "100"}
+    checkpoint.write_text(json.dumps(saved))
+    if what == "shard":
+        with pytest.raises(PositionLost, match="catchment aws reconcile"):
+            carry(tmp_path)
+    write(journey, "2")
+    done = carry(tmp_path, reconcile=Reconciliation(TABLE, STREAM, bucket, "sales/"))
+    assert "reconciled: 2 items compared; corrections: 1 inserted" in done.note
+    delivery(journey, tmp_path).run(threading.Event(), idle_seconds=0.6)
+    assert latest_orders(objects(journey, "sales/")) == scanned(journey)
 
 
 def test_a_table_without_a_stream_is_refused_with_what_mends_it(aws: AwsAccount, tmp_path: Path) -> None:
