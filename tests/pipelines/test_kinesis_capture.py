@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ import pytest
 
 from aws.account import AwsAccount
 from catchment import config
+from catchment.change import ChangeBatch
+from catchment.errors import PositionLost
+from catchment.progress import Progress
+from catchment.sources.base import Source
+from catchment.sources.shard_positions import time_position
 from pipelines.gadget_table import LAKE_NAME, TABLE, kinesis_pipeline
 from pipelines.lake import catch_up, expect_once, query, run, wait_for
 from seeds import first_seed
@@ -242,3 +248,51 @@ def test_shards_split_and_merge_under_load_and_nothing_is_lost(honest_stream: St
     changes = f"SELECT _version, {before} AS last FROM bronze.{LAKE_NAME}"
     wrong = query(pipeline, f"SELECT * FROM ({changes}) WHERE last > _version")
     assert wrong == []
+
+
+def test_what_the_stream_may_have_let_go_of_is_a_lost_position(stream: Stream, tmp_path: Path) -> None:
+    pipeline = kinesis_pipeline(tmp_path)
+    stream.put(change("INSERT", "1", 1, 1))
+    loaded = config.load(pipeline)
+    source = loaded.source_config.build(loaded.context)
+    source.open(None)
+    head, held = source.head(), Progress()
+    while not held.covers(head):
+        event = source.next(1.0)
+        held = getattr(event, "progress", held)
+    source.close()
+    day_ago = int((time.time() - 25 * 3600) * 1_000_000)
+    stale = Progress({**held.positions, f"{STREAM}/read until": time_position(day_ago)}, held.chunks)
+    refused = loaded.source_config.build(loaded.context)
+    with pytest.raises(PositionLost, match="--resnapshot"):
+        refused.open(stale)
+    refused.close()
+    stream.put(change("INSERT", "2", 2, 2))
+    again = loaded.source_config.build(loaded.context, resnapshot=True)
+    again.open(stale)
+    rows: list[str] = []
+    wait_for(lambda: bool(rows) or _rows(again, rows, stale), what="the rest of the stream")
+    again.close()
+    assert rows == ["2"]
+
+
+def _rows(source: Source, rows: list[str], held: Progress) -> bool:
+    """What comes that is not held; True when something did."""
+    event = source.next(0.1)
+    fresh = event.after(held) if isinstance(event, ChangeBatch) else None
+    rows += [one["orderid"] for one in fresh.records.column("after").to_pylist()] if fresh is not None else []
+    return bool(rows)
+
+
+def test_the_first_run_may_begin_with_what_comes(stream: Stream, tmp_path: Path) -> None:
+    pipeline = kinesis_pipeline(tmp_path)
+    pipeline.write_text(pipeline.read_text().replace("type: kinesis,", "type: kinesis, start: latest,"))
+    stream.put(change("INSERT", "1", 1, 1))
+    loaded = config.load(pipeline)
+    source = loaded.source_config.build(loaded.context)
+    source.open(None)
+    stream.put(change("INSERT", "2", 2, 2))
+    rows: list[str] = []
+    wait_for(lambda: _rows(source, rows, Progress()), what="the new record")
+    source.close()
+    assert rows == ["2"]
