@@ -6,7 +6,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from catchment.errors import ConfigError
+from catchment.aws_client import aws_client
 
 
 def client(service: str) -> Any:
@@ -20,10 +20,4 @@ def client(service: str) -> Any:
 
 @lru_cache(maxsize=8)
 def _made(service: str, environment: tuple[tuple[str, str], ...]) -> Any:
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError:
-        raise ConfigError("boto3 is missing: install catchment[aws]") from None
-    limits = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 2})
-    return boto3.session.Session().client(service, config=limits)
+    return aws_client(service)

@@ -70,14 +70,18 @@ def pipe(
 
     At least once, in order for each key. On AWS the real pipe does this.
     """
+    import threading
+
     from catchment.aws.local.pipe import Pipe
     from catchment.aws.local.reconciliation import Reconciliation
     from catchment.aws.local.s3_place import S3Place
+    from catchment.aws_client import aws_client
     from catchment.cli.runner_line import run
 
     reconcile = None
     if reconcile_with is not None:
         place = S3Place.of(reconcile_with)
+        place.check(aws_client("s3"), threading.Event())  # it may be needed weeks from now
         reconcile = Reconciliation(table, stream, place.bucket, place.prefix, partition_key=partition_key)
     run(
         Pipe(table, stream, state, partition_key=partition_key, start=_start(latest), reconcile=reconcile),

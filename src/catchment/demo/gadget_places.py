@@ -57,10 +57,10 @@ def make_table() -> OrderTable:
 
 def make_delivery(bucket: str = BUCKET) -> None:
     """The Kinesis stream, the bucket, and the Glue database over it."""
-    from catchment.aws.local.clients import client
+    from catchment.aws_client import aws_client
     from catchment.glue.gadgets import ensure_gadgets
 
-    kinesis, s3 = client("kinesis"), client("s3")
+    kinesis, s3 = aws_client("kinesis"), aws_client("s3")
     with suppress(kinesis.exceptions.ResourceInUseException):
         kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     with suppress(s3.exceptions.BucketAlreadyOwnedByYou):

@@ -104,7 +104,7 @@ def scanned_orders(table: str) -> dict[str, Order]:
     """Every order that is in the table, by a consistent scan."""
     from boto3.dynamodb.types import TypeDeserializer
 
-    from catchment.sources.aws_client import aws_client
+    from catchment.aws_client import aws_client
 
     plain = TypeDeserializer().deserialize
     pages = aws_client("dynamodb", None).get_paginator("scan").paginate(TableName=table, ConsistentRead=True)

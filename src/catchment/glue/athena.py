@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catchment.aws_client import error_code
 from catchment.errors import ConfigError, SourceRefused, SourceUnavailable
-from catchment.glue.session import Client, aws_errors, client, code_of
+from catchment.glue.session import Client, aws_errors, client
 
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 1.0
@@ -111,7 +112,7 @@ def _failure(query: str, status: Mapping[str, Any]) -> Exception:
 
 def _message(error: Exception) -> str:
     response: Any = getattr(error, "response", {})
-    return f"{response.get('Error', {}).get('Message', code_of(error))}".rstrip(". ") + "."
+    return f"{response.get('Error', {}).get('Message', error_code(error))}".rstrip(". ") + "."
 
 
 def _rows(athena: Client, query: str, *, has_header: bool) -> pa.RecordBatchReader:

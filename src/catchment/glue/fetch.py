@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catchment.aws_client import error_code
 from catchment.errors import SourceRefused
 from catchment.glue import json_lines
 from catchment.glue.column_types import ColumnType, in_arrow
 from catchment.glue.layout import S3Object
 from catchment.glue.segments import PATH, KnownObject, reader_of
-from catchment.glue.session import THREADS, Client, aws_errors, code_of
+from catchment.glue.session import THREADS, Client, aws_errors
 from catchment.glue.table import JSON_SERDES, PARQUET_SERDE, GlueTable
 
 _BATCH_BYTES = 32 * 1024 * 1024
@@ -81,7 +82,7 @@ def _content(s3: Client, one: S3Object) -> bytes | None:
             answer = s3.get_object(Bucket=one.bucket, Key=one.key, IfMatch=one.etag)
             data: bytes = answer["Body"].read()
         except s3.exceptions.ClientError as error:
-            if code_of(error) in ("NoSuchKey", "404", "PreconditionFailed", "412"):
+            if error_code(error) in ("NoSuchKey", "404", "PreconditionFailed", "412"):
                 return None
             raise
     packed = one.key.endswith(".gz") or "gzip" in (answer.get("ContentEncoding") or "")

@@ -5,64 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-from catchment.errors import CatchmentError, ConfigError, SourceRefused, SourceUnavailable
+from catchment.aws_client import THROTTLING, aws_client, error_code
+from catchment.errors import CatchmentError, SourceRefused, SourceUnavailable
 
 Client = Any
 """boto3 has no type information."""
 
 THREADS = 16
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnrecognizedClientException", "InvalidAccessKeyId"})
-_BUSY = frozenset(
-    {"ThrottlingException", "Throttling", "SlowDown", "TooManyRequestsException", "InternalServiceException"}
-)
+_BUSY = THROTTLING | {"InternalServiceException"}
 
 
 def client(service: str) -> Client:
-    """A client of this service by the standard AWS chain. Raises ConfigError when boto3 or a region is missing."""
-    try:
-        import botocore.session
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError as error:
-        raise ConfigError("Glue, S3 and Athena are read with boto3: install catchment[aws].") from error
-    settings = Config(
-        retries={"mode": "standard", "max_attempts": 5},
-        connect_timeout=10,
-        read_timeout=60,
-        max_pool_connections=THREADS,
-    )
-    try:
-        # A session of its own, as clients are made in threads. What takes time to load is shared.
-        session = botocore.session.Session()
-        session.register_component("data_loader", _loader())
-        # boto3 itself knows AWS_DEFAULT_REGION only, other SDKs AWS_REGION.
-        return session.create_client(service, region_name=os.environ.get("AWS_REGION"), config=settings)
-    except BotoCoreError as error:
-        raise ConfigError(
-            f"AWS cannot be asked: {error} Set AWS_REGION and credentials, or AWS_ENDPOINT_URL for a stand-in."
-        ) from error
-
-
-@cache
-def _loader() -> Any:
-    """The services' descriptions: read once (0.1 s each), not with each client."""
-    from botocore.loaders import create_loader
-
-    return create_loader()
+    """A client of this service. Raises ConfigError when boto3 or a region is missing."""
+    return aws_client(service, attempts=5, read_seconds=60)
 
 
 def is_on_aws() -> bool:
     """True unless AWS_ENDPOINT_URL says that a stand-in plays AWS."""
     return not os.environ.get("AWS_ENDPOINT_URL")
-
-
-def code_of(error: Exception) -> str:
-    """The service's own code for an error; empty when it has none."""
-    response: Any = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 @contextmanager
@@ -75,7 +38,7 @@ def aws_errors(what: str) -> Iterator[None]:
     except CatchmentError:
         raise
     except ClientError as error:
-        code = code_of(error)
+        code = error_code(error)
         if code in _DENIED:
             raise SourceRefused(f"{what}: AWS answers {code}. Check the credentials and their policy.") from error
         if code in _BUSY or _status(error) >= 500:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from catchment.aws_client import error_code
 from catchment.errors import SinkRefused, SinkUnavailable, SourceRefused
 from catchment.glue.column_types import ColumnType, parse, widened
-from catchment.glue.session import Client, aws_errors, code_of
+from catchment.glue.session import Client, aws_errors
 from catchment.glue.view import View, view_of
 
 OPENX = "org.openx.data.jsonserde.JsonSerDe"
@@ -194,7 +195,7 @@ def _written(glue: Client, database: str, merged: Mapping[str, Any], found: Mapp
                 raise SinkRefused(f"Glue has no database {database}; make it first.") from None
             return False
         except glue.exceptions.ClientError as error:
-            if code_of(error) in ("VersionMismatchException", "ConcurrentModificationException"):
+            if error_code(error) in ("VersionMismatchException", "ConcurrentModificationException"):
                 return False
             raise
     return True

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from catchment.aws_client import aws_client
 from catchment.errors import ConfigError, SourceRefused
-from catchment.sources.aws_client import aws_client, translated
+from catchment.sources.aws_answers import translated
 
 VIEWS = ("NEW_AND_OLD_IMAGES", "NEW_IMAGE")
 

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catchment.aws.local.checkpoint import Pages
-from catchment.aws.local.clients import now_ms, patiently
 from catchment.aws.local.counters import Counters
 from catchment.aws.local.delivery_stream import MIB, DeliveryStreamConfig
 from catchment.aws.local.error_output import PARTITIONS_EXCEEDED, PROCESSING_FAILED, error_line
 from catchment.aws.local.object_name import object_name
+from catchment.aws.local.patience import now_ms, patiently
 from catchment.aws.local.transformation import ArrivedRecord, Refused, Transformed
 from catchment.failpoint import reach
 

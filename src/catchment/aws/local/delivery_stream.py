@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from catchment.aws.local.clients import client
 from catchment.aws.local.object_name import Prefix, error_prefix
+from catchment.aws_client import aws_client
 from catchment.document import read
 from catchment.errors import ConfigError
 
@@ -118,7 +118,7 @@ class DeliveryStreamConfig(BaseModel):
         from botocore.exceptions import ClientError
 
         try:
-            answer = client("firehose").describe_delivery_stream(DeliveryStreamName=name)
+            answer = aws_client("firehose").describe_delivery_stream(DeliveryStreamName=name)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             raise ConfigError(f"The delivery stream {name} cannot be described: {code}. Is it there?") from error

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from catchment.aws.local.checkpoint import sync_directory
-from catchment.aws.local.clients import now_ms
 from catchment.aws.local.counters import Counters
 from catchment.aws.local.intake import IncomingPage, IncomingRecord
+from catchment.aws.local.patience import now_ms
 
 RECORD_BYTES = 1000 * 1024
 BATCH_RECORDS = 500

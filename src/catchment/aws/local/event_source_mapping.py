@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from catchment.aws.local.checkpoint import Checkpoint, Pages
-from catchment.aws.local.clients import client
 from catchment.aws.local.counters import Counters, RunnerSnapshot
 from catchment.aws.local.failure_destination import FailureDestination
 from catchment.aws.local.function import PAYLOAD_BYTES, function_of
 from catchment.aws.local.kinesis_intake import identity_of, stream_name
 from catchment.aws.local.shard_pages import ShardPages
 from catchment.aws.local.stream_batch import GivenUp, Interrupted, RetryRules, handle
+from catchment.aws_client import aws_client
 from catchment.errors import ConfigError, Retriable
 from catchment.failpoint import reach
 from catchment.sources.kinesis.stream import KinesisStream
@@ -62,7 +62,7 @@ class MappingRules:
         from botocore.exceptions import ClientError, ParamValidationError
 
         try:
-            found = client("lambda").get_event_source_mapping(UUID=mapping_id)
+            found = aws_client("lambda").get_event_source_mapping(UUID=mapping_id)
         except ParamValidationError as error:
             raise ConfigError(f"{mapping_id} is not the UUID of an event source mapping.") from error
         except ClientError as error:
@@ -201,7 +201,7 @@ class EventSourceMapping:
             give_up=lambda given_up: self._give_up(shard, given_up),
             pause=lambda attempt: not self._stop.wait(_retry_seconds(attempt)),
             age=lambda record: time.time() - record["ApproximateArrivalTimestamp"].timestamp(),
-            failed=lambda: self._failed(shard, batch),
+            failed=lambda why: self._failed(shard, batch, why),
         )
         self._counters.note("")
         self._counters.add(put=len(batch))
@@ -209,9 +209,9 @@ class EventSourceMapping:
             self._counters.arrived(int(record["ApproximateArrivalTimestamp"].timestamp() * 1000))
             self._tracked.done(number)
 
-    def _failed(self, shard: str, batch: Sequence[Mapping[str, Any]]) -> None:
+    def _failed(self, shard: str, batch: Sequence[Mapping[str, Any]], why: str) -> None:
         self._counters.add(retried=1)
-        self._counters.note(f"a batch fails that begins at {batch[0]['SequenceNumber']} of {shard}")
+        self._counters.note(f"a batch fails that begins at {batch[0]['SequenceNumber']} of {shard}: {why}")
 
     def _next_batch(self, shard: str) -> tuple[list[Mapping[str, Any]], list[int]]:
         waiting = self._shards[shard]

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from catchment.aws.local.clients import client, patiently
+from catchment.aws.local.patience import patiently
 from catchment.aws.local.stream_batch import GivenUp
+from catchment.aws_client import aws_client
 from catchment.errors import ConfigError
 
 
@@ -80,7 +81,7 @@ Send = Callable[[str, str, threading.Event], None]
 def _to_queue(name: str) -> Send:
     from botocore.exceptions import ClientError
 
-    sqs = client("sqs")
+    sqs = aws_client("sqs")
     try:
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     except ClientError as error:
@@ -93,7 +94,7 @@ def _to_queue(name: str) -> Send:
 
 
 def _to_bucket(name: str) -> Send:
-    s3 = client("s3")
+    s3 = aws_client("s3")
 
     def send(key: str, body: str, stop: threading.Event) -> None:
         patiently(

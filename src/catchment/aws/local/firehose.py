@@ -14,7 +14,6 @@ from collections import deque
 from pathlib import Path
 
 from catchment.aws.local.checkpoint import Checkpoint, Pages
-from catchment.aws.local.clients import client
 from catchment.aws.local.counters import Counters, RunnerSnapshot
 from catchment.aws.local.delivery import Delivery
 from catchment.aws.local.delivery_stream import MIB, DeliveryStreamConfig
@@ -23,6 +22,7 @@ from catchment.aws.local.function import Function, function_of
 from catchment.aws.local.intake import IncomingPage, Intake
 from catchment.aws.local.kinesis_intake import KinesisIntake
 from catchment.aws.local.transformation import ArrivedRecord, Transformation, Transformed, batches
+from catchment.aws_client import aws_client
 from catchment.failpoint import reach
 from catchment.telemetry import LOGGER
 
@@ -44,7 +44,7 @@ class Firehose:
         self.config = config
         self._counters = Counters()
         self._pages = Pages()
-        self._s3 = client("s3")
+        self._s3 = aws_client("s3")
         self._intake = _intake(config, state, start)
         self._delivery = Delivery(config, self._s3, self._pages, self._counters)
         self._transformation = _transformation(config, self._intake, self._s3.meta.region_name)

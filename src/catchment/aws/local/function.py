@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from catchment.aws.local.clients import client
+from catchment.aws_client import aws_client
 from catchment.errors import ConfigError, Fatal, SinkUnavailable
 
 PAYLOAD_BYTES = 6 * 1024 * 1024
@@ -18,12 +18,16 @@ PAYLOAD_BYTES = 6 * 1024 * 1024
 
 
 class FunctionFailed(Exception):
-    """One invocation failed. `code` is Firehose's; the message may hold values: for the error output only."""
+    """One invocation failed. `code` is Firehose's; the message may hold values: for the error output only.
 
-    def __init__(self, code: str, message: str, *, retriable: bool = True) -> None:
+    kind: what may be said of it to everybody, such as the name of the exception that the handler raised.
+    """
+
+    def __init__(self, code: str, message: str, *, retriable: bool = True, kind: str | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.retriable = retriable
+        self.kind = kind or code
 
 
 class Function(Protocol):
@@ -70,11 +74,17 @@ class InProcessFunction:
         return self._arn
 
     def invoke(self, event: Mapping[str, Any]) -> Any:
+        """As a function's; but a wrong environment, which no attempt would mend, is raised (`ConfigError`)."""
         context = InvocationContext(self.path.partition(":")[0].rpartition(".")[2], self._arn)
         try:
             answer = self._handler(event, context)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{self.path} cannot run in this process: {error}. Set it, then run this again."
+            ) from error
         except Exception as error:
-            raise FunctionFailed("Lambda.FunctionError", f"{type(error).__name__}: {error}") from error
+            kind = type(error).__name__
+            raise FunctionFailed("Lambda.FunctionError", f"{kind}: {error}", kind=kind) from error
         try:
             size = len(json.dumps(answer))
         except (TypeError, ValueError) as error:
@@ -131,7 +141,7 @@ class DeployedFunction:
     @property
     def _client(self) -> Any:
         if not hasattr(self._local, "client"):
-            self._local.client = client("lambda")
+            self._local.client = aws_client("lambda")
         return self._local.client
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from catchment.aws.local.clients import now_ms
 from catchment.aws.local.counters import Counters
 from catchment.aws.local.intake import IncomingPage, IncomingRecord
+from catchment.aws.local.patience import now_ms
 from catchment.aws.local.shard_pages import ShardPages
+from catchment.aws_client import aws_client
 from catchment.errors import ConfigError
-from catchment.sources.aws_client import aws_client, translated
+from catchment.sources.aws_answers import translated
 from catchment.sources.kinesis.stream import KinesisStream
 from catchment.sources.shards import TRIM_HORIZON
 

@@ -15,9 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from catchment.aws.local.clients import client, patiently
 from catchment.aws.local.counters import Counters
+from catchment.aws.local.patience import patiently
+from catchment.aws.local.s3_place import S3Place
 from catchment.aws.local.shard_pages import ShardPages
+from catchment.aws_client import aws_client
 from catchment.errors import SourceUnavailable
 from catchment.formats.clean_record import DEFAULT_TIMESTAMPS, RecordCleaner, cleaner_for
 from catchment.formats.dynamodb_json import parse_json
@@ -53,12 +55,11 @@ class LakeRecords:
 
     def read_objects(self, bucket: str, prefix: str, apart: Sequence[str], stop: threading.Event) -> None:
         """All objects under a prefix, but not those under one of `apart`."""
-        s3 = client("s3")
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for one in page.get("Contents", ()):
-                if not one["Key"].startswith(tuple(apart)):
-                    for line in _lines(s3, bucket, one["Key"], stop):
-                        self.add(line)
+        s3 = aws_client("s3")
+        for one in S3Place(bucket, prefix).objects(s3, stop):
+            if not one["Key"].startswith(tuple(apart)):
+                for line in _lines(s3, bucket, one["Key"], stop):
+                    self.add(line)
 
     def read_stream(self, stream: str, stop: threading.Event) -> None:
         """All that a Kinesis stream keeps, up to now. Raises `SourceUnavailable` when `stop` is set before the end."""

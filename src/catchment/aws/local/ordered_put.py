@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from catchment.aws.local.clients import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, client, patiently, throttled
 from catchment.aws.local.counters import Counters
+from catchment.aws.local.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, patiently, throttled
+from catchment.aws_client import aws_client
 from catchment.errors import SinkRefused, SinkUnavailable
 
 CALL_RECORDS = 500
@@ -51,7 +52,7 @@ class OrderedPut:
     def __init__(self, stream: str, counters: Counters) -> None:
         self.stream = stream
         self._counters = counters
-        self._client = client("kinesis")
+        self._client = aws_client("kinesis")
 
     def put(self, entries: Iterable[Entry], stop: threading.Event) -> None:
         """Put all of them; returns when each is accepted, in the order of its key.

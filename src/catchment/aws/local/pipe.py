@@ -17,15 +17,15 @@ from typing import Any
 from catchment.aws.local.change_event import KeyPath, TooLarge, change_entry
 from catchment.aws.local.change_table import ChangeTable
 from catchment.aws.local.checkpoint import Checkpoint
-from catchment.aws.local.clients import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from catchment.aws.local.counters import Counters, RunnerSnapshot
 from catchment.aws.local.dead_letters import DeadLetters
 from catchment.aws.local.kinesis_intake import identity_of, stream_name
 from catchment.aws.local.ordered_put import Entry, OrderedPut
+from catchment.aws.local.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from catchment.aws.local.shard_pages import ShardPages
+from catchment.aws_client import aws_client
 from catchment.errors import PositionLost, Retriable, SourceUnavailable
 from catchment.failpoint import reach
-from catchment.sources.aws_client import aws_client
 from catchment.sources.dynamodb.stream import DynamoDbStream
 from catchment.sources.shards import Page, StreamGone
 from catchment.telemetry import LOGGER

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from catchment.aws.local.clients import client, patiently, throttled
 from catchment.aws.local.counters import Counters
 from catchment.aws.local.error_output import FailedRecord, failed_records
 from catchment.aws.local.ordered_put import Entry, OrderedPut, partition_key
+from catchment.aws.local.patience import patiently, throttled
 from catchment.aws.local.s3_place import S3Place
+from catchment.aws_client import aws_client
 from catchment.errors import SinkRefused, SinkUnavailable
 
 MARK = ".replayed"
@@ -54,7 +55,7 @@ def to_kinesis(stream: str, counters: Counters | None = None) -> Target:
 
 def to_firehose(name: str) -> Target:
     """Puts to a delivery stream directly."""
-    firehose = client("firehose")
+    firehose = aws_client("firehose")
 
     def target(data: list[bytes], stop: threading.Event) -> None:
         for batch in _batches(data):
@@ -71,14 +72,14 @@ def replay(
     codes: only records with one of these error codes; then no marks are made, as others are left. dry_run: only count.
     Raises `SinkRefused` when the target does not take them, `SinkUnavailable` when `stop` is set before the end.
     """
-    s3, done = client("s3"), Replayed()
-    for key, marked in _error_objects(s3, place):
+    s3, done = aws_client("s3"), Replayed()
+    for key, marked in _error_objects(s3, place, stop):
         if stop.is_set():
             raise SinkUnavailable("The replay was ended before it was done. Run it again: it goes on where it was.")
         if marked:
             done.before += 1
             continue
-        found = list(failed_records(_lines(s3, place.bucket, key)))
+        found = list(failed_records(_lines(s3, place.bucket, key, stop)))
         wanted = [one for one in found if codes is None or one.code in codes]
         records = [one.data for one in wanted if one.data is not None]
         done.unreadable += len(wanted) - len(records)
@@ -91,23 +92,24 @@ def replay(
     return done
 
 
-def _error_objects(s3: Any, place: S3Place) -> Iterator[tuple[str, bool]]:
+def _error_objects(s3: Any, place: S3Place, stop: threading.Event) -> Iterator[tuple[str, bool]]:
     """Each object's key, and whether it has a mark. A mark comes right after its object or later in the listing."""
     waiting: dict[str, bool] = {}
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix):
-        for one in page.get("Contents", ()):
-            key = one["Key"]
-            if key.endswith(MARK):
-                waiting[key.removesuffix(MARK)] = True
-            else:
-                waiting.setdefault(key, False)
+    for one in place.objects(s3, stop):
+        key = one["Key"]
+        if key.endswith(MARK):
+            waiting[key.removesuffix(MARK)] = True
+        else:
+            waiting.setdefault(key, False)
     yield from waiting.items()
 
 
-def _lines(s3: Any, bucket: str, key: str) -> Iterator[bytes]:
-    answer = s3.get_object(Bucket=bucket, Key=key)
-    body = answer["Body"].read()
-    zipped = answer.get("ContentEncoding") == "gzip" or key.endswith(".gz")
+def _lines(s3: Any, bucket: str, key: str, stop: threading.Event) -> Iterator[bytes]:
+    def fetched() -> tuple[bytes, bool]:
+        answer = s3.get_object(Bucket=bucket, Key=key)
+        return answer["Body"].read(), answer.get("ContentEncoding") == "gzip" or key.endswith(".gz")
+
+    body, zipped = patiently(fetched, f"GetObject from the bucket {bucket}", stop)
     yield from (gzip.decompress(body) if zipped else body).splitlines()
 
 

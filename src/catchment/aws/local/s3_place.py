@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+from catchment.aws.local.patience import patiently
 from catchment.errors import ConfigError
 
 
@@ -20,3 +23,21 @@ class S3Place(NamedTuple):
         if not url.startswith("s3://") or not bucket:
             raise ConfigError(f"{url} is no place in S3. Write it as s3://bucket/prefix/.")
         return cls(bucket, prefix)
+
+    def objects(self, s3: Any, stop: threading.Event) -> Iterator[dict[str, Any]]:
+        """All that lies there, as `Contents` of ListObjectsV2.
+
+        Raises `SinkRefused` when there is no such bucket, or it may not be listed; `SinkUnavailable` when `stop` is set
+        while S3 is away.
+        """
+        asked: dict[str, Any] = {"Bucket": self.bucket, "Prefix": self.prefix}
+        while True:
+            page = patiently(lambda: s3.list_objects_v2(**asked), f"Listing the bucket {self.bucket}", stop)
+            yield from page.get("Contents", ())
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    def check(self, s3: Any, stop: threading.Event) -> None:
+        """Can it be listed? Raises as `objects` does."""
+        next(self.objects(s3, stop), None)

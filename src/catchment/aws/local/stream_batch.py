@@ -58,13 +58,13 @@ def handle(
     give_up: Callable[[GivenUp], None],
     pause: Callable[[int], bool],
     age: Callable[[Mapping[str, Any]], float],
-    failed: Callable[[], None] = lambda: None,
+    failed: Callable[[str], None] = lambda why: None,
 ) -> None:
     """Bring records, all of one shard and in order, to their end.
 
     invoke: the function, with the event of these records; raises `FunctionFailed`. failed: is told of each invocation
-    that raised or reported failures. pause: waits before a further attempt, of which it is told the number; False when
-    the end was asked for, then `Interrupted` is raised. age: of a record, in seconds.
+    that raised or reported failures, and why, without values. pause: waits before a further attempt, of which it is told
+    the number; False when the end was asked for, then `Interrupted` is raised. age: of a record, in seconds.
     """
     work: deque[tuple[Records, int]] = deque([(records, 0)])
     while work:
@@ -73,13 +73,13 @@ def handle(
         if not batch:
             continue
         try:
-            answer, raised = invoke(batch), False
-        except FunctionFailed:
-            answer, raised = None, True
+            answer, raised, why = invoke(batch), False, "the function reported failures"
+        except FunctionFailed as error:
+            answer, raised, why = None, True, error.kind
         first = 0 if raised else _first_failed(batch, answer, rules.report_failures)
         if first is None:
             continue
-        failed()
+        failed(why)
         work.extendleft(reversed(_further(batch, attempts, first, raised, rules, give_up)))
         if work and not pause(work[0][1]):
             raise Interrupted

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple
 
+from catchment.aws_client import aws_client, error_code
 from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
 
 SCHEME = "s3://"
@@ -55,7 +55,7 @@ class Bucket:
         self.name, prefix = parsed(url)
         self.url = f"{SCHEME}{self.name}/{prefix}".rstrip("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        self._client = _client()
+        self._client = aws_client("s3", attempts=TRIES)
 
     def get(self, path: str) -> Stored | None:
         """The object; None when there is none."""
@@ -108,7 +108,7 @@ class Bucket:
                 return str(done["ETag"])
             except self._client.exceptions.ClientError as error:
                 # When the answer to a completed upload was lost, the second request finds no upload or our own object.
-                if not _is_conflict(error, replaced) and _code(error) != "NoSuchUpload":
+                if not _is_conflict(error, replaced) and error_code(error) != "NoSuchUpload":
                     raise
         return self._mine(path, request)
 
@@ -164,7 +164,7 @@ class Bucket:
                 head: dict[str, Any] = self._client.head_object(Bucket=self.name, Key=self._prefix + path)
                 return head
             except self._client.exceptions.ClientError as error:
-                if _code(error) != "404":
+                if error_code(error) != "404":
                     raise
                 return None
 
@@ -195,37 +195,18 @@ def parsed(url: str) -> tuple[str, str]:
     return found[1], (found[2] or "").strip("/")
 
 
-def _client() -> Any:
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ModuleNotFoundError as error:
-        raise ConfigError("To write to S3, install catchment[aws].") from error
-    settings = Config(retries={"mode": "standard", "total_max_attempts": TRIES}, connect_timeout=5, read_timeout=30)
-    try:
-        # boto3 itself knows AWS_DEFAULT_REGION only, other SDKs AWS_REGION.
-        return boto3.session.Session().client("s3", region_name=os.environ.get("AWS_REGION"), config=settings)
-    except BotoCoreError as error:
-        raise SinkRefused(f"S3 cannot be asked: {error} Set up credentials and region as for the AWS CLI.") from error
-
-
 def _condition(replaced: str | None) -> dict[str, str]:
     return {"IfNoneMatch": "*"} if replaced is None else {"IfMatch": replaced}
 
 
 def _is_conflict(error: Any, replaced: str | None) -> bool:
     """Was a condition not met? For an object that is to be replaced and is gone, S3 says that there is none."""
-    code = _code(error)
+    code = error_code(error)
     return code in ("PreconditionFailed", "412") or (code == "NoSuchKey" and replaced is not None)
 
 
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
 def _refusal_or_failure(error: Any, what: str, where: str, bucket: str) -> SinkRefused | SinkUnavailable:
-    code = _code(error)
+    code = error_code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     said = f"Cannot {what} {where}: S3 says {code} ({status})."
     if code == "NoSuchBucket":

@@ -115,8 +115,7 @@ class TableCapture:
             log.warning("%s Changes of %s were missed: scanning it again.", lost, self._table.name)
             self.notes.append(f"{self._table.name} was scanned again, because changes were missed: {lost}")
         self._finish_older()
-        # By the clock: a sink that was ahead may have begun one that nobody else knows of; this one is another.
-        self._generation = 1 if self._fresh else max(self._generation + 1, int(time.time()))
+        self._generation = 1 if self._fresh else _number_of_its_own(self._generation)
         self._fresh = False
         self._label = self._table.label
         self._replaced_at = None
@@ -350,6 +349,17 @@ class TableCapture:
     def close(self) -> None:
         """Let go of the threads."""
         self._close_readers()
+
+
+def _number_of_its_own(newest: int) -> int:
+    """The number of the next generation, by the clock.
+
+    A sink that was ahead may have begun one that nobody else knows of: its number must not be given twice. So the
+    second is over before anything is read.
+    """
+    number = max(newest + 1, int(time.time()))
+    time.sleep(max(0.0, min(1.0, number + 1 - time.time())))
+    return number
 
 
 def _json(document: object) -> bytes:

@@ -7,9 +7,10 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from catchment.aws_client import aws_client
 from catchment.progress import RETIRED, Progress
 from catchment.schema import TableId, TableSchema
-from catchment.sources.aws_client import answer_plainly, aws_client
+from catchment.sources.aws_answers import answer_plainly
 from catchment.sources.base import Event, SchemaChange, SourceStatus
 from catchment.sources.dynamodb.capture import TableCapture
 from catchment.sources.dynamodb.config import DynamoDbSourceConfig

@@ -11,9 +11,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from catchment.aws_client import THROTTLING, aws_client
 from catchment.errors import CatchmentError
 from catchment.formats.stream_record import epoch_microseconds, event_of
-from catchment.sources.aws_client import THROTTLING, aws_client, translated
+from catchment.sources.aws_answers import translated
 from catchment.sources.shards import (
     LATEST,
     TRIM_HORIZON,

@@ -8,7 +8,7 @@ from typing import Any
 
 from catchment.errors import CatchmentError, SourceRefused
 from catchment.schema import TableId
-from catchment.sources.aws_client import translated
+from catchment.sources.aws_answers import translated
 
 NAMESPACE = "dynamodb"
 VIEW_TYPES = ("NEW_AND_OLD_IMAGES", "NEW_IMAGE")

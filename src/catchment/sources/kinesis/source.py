@@ -7,10 +7,10 @@ import time
 from collections import deque
 
 from catchment import failpoint
+from catchment.aws_client import aws_client
 from catchment.errors import PositionLost
 from catchment.progress import RETIRED, Progress
 from catchment.schema import TableId, TableSchema
-from catchment.sources.aws_client import aws_client
 from catchment.sources.base import Event, Idle, SchemaChange, SourceStatus, TransactionEnd
 from catchment.sources.kinesis.config import KinesisSourceConfig
 from catchment.sources.kinesis.preflight import describe_stream

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from catchment.aws_client import THROTTLING, aws_client
 from catchment.errors import CatchmentError
-from catchment.sources.aws_client import THROTTLING, aws_client, translated
+from catchment.sources.aws_answers import translated
 from catchment.sources.shards import (
     LATEST,
     TRIM_HORIZON,

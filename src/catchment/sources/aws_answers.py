@@ -1,17 +1,14 @@
-"""Clients of AWS, and what AWS answers in our words. The only place that imports boto3 for sources.
-
-Credentials and region come from AWS's own chain; `AWS_ENDPOINT_URL` decides whom is asked.
-"""
+"""What AWS answers, in our words."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from catchment.errors import CatchmentError, ConfigError, SourceRefused, SourceUnavailable
+from catchment.aws_client import THROTTLING, error_code
+from catchment.errors import CatchmentError, SourceRefused, SourceUnavailable
 
 REFUSALS = frozenset(
     {
@@ -29,45 +26,6 @@ REFUSALS = frozenset(
         "KMSOptInRequired",
     }
 )
-THROTTLING = frozenset(
-    {
-        "LimitExceededException",
-        "ProvisionedThroughputExceededException",
-        "ThrottlingException",
-        "Throttling",
-        "RequestLimitExceeded",
-        "KMSThrottlingException",
-    }
-)
-
-
-def aws_client(service: str, region: str | None) -> Any:
-    """A client of one service, with AWS's own credentials chain. May be used by several threads.
-
-    region: None for the chain's own. Raises ConfigError without boto3, without a region, and for an unknown profile.
-    """
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        raise ConfigError("Sources of AWS need boto3: install catchment[aws].") from None
-    limits = Config(
-        connect_timeout=5,
-        read_timeout=30,
-        retries={"mode": "standard", "total_max_attempts": 2},
-        max_pool_connections=32,
-        user_agent_extra="catchment",
-    )
-    try:
-        # boto3 itself knows AWS_DEFAULT_REGION only, other SDKs AWS_REGION.
-        wanted = region or os.environ.get("AWS_REGION")
-        return boto3.session.Session().client(service, region_name=wanted, config=limits)
-    except BotoCoreError as error:
-        raise ConfigError(
-            f"AWS cannot be asked: {error} Set `source.region` or AWS_REGION, and AWS_PROFILE where profiles are used."
-        ) from None
-
 
 PLAIN = "PlainJson"
 """In an answer whose members are as JSON has them: binary values as base64 text, times as numbers."""
@@ -104,7 +62,7 @@ def translated(
     try:
         yield
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = error_code(error)
         message = str(error.response.get("Error", {}).get("Message", ""))
         raise known(code, message) or _refused(doing, code, message) from error
     except (NoCredentialsError, PartialCredentialsError) as error:

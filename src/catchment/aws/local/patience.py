@@ -1,63 +1,28 @@
-"""boto3's clients, with credentials, region and endpoint from the environment only."""
+"""Calls to AWS that are made again while it is away."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from catchment.aws.local.counters import Counters
-from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
+from catchment.aws_client import THROTTLING
+from catchment.errors import SinkRefused, SinkUnavailable
 
 Result = TypeVar("Result")
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
-_THROTTLED = frozenset(
-    {
-        "ProvisionedThroughputExceededException",
-        "ThrottlingException",
-        "Throttling",
-        "RequestLimitExceeded",
-        "LimitExceededException",
-        "SlowDown",
-        "KMSThrottlingException",
-        "TooManyRequestsException",
-        "InternalFailure",
-        "InternalServerError",
-        "InternalError",
-        "ServiceUnavailable",
-        "ServiceUnavailableException",
-    }
+_AWAY = frozenset(
+    {"InternalFailure", "InternalServerError", "InternalError", "ServiceUnavailable", "ServiceUnavailableException"}
 )
-
-
-def client(service: str, region: str | None = None) -> Any:
-    """A client of one AWS service. Raises `ConfigError` when boto3 or the region is missing."""
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        raise ConfigError("boto3 is missing: install catchment[aws].") from None
-    # A function may work for five minutes; whoever hangs up before invokes it twice.
-    read_timeout = 310 if service == "lambda" else 70
-    settings = Config(
-        retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=read_timeout
-    )
-    try:
-        # boto3 itself knows AWS_DEFAULT_REGION only, other SDKs AWS_REGION.
-        wanted = region or os.environ.get("AWS_REGION")
-        return boto3.session.Session().client(service, region_name=wanted, config=settings)
-    except BotoCoreError as error:
-        raise ConfigError(f"No client for AWS {service}: {error} Set AWS_REGION and credentials.") from error
 
 
 def throttled(code: str) -> bool:
     """Does this error code say: the same call later?"""
-    return code in _THROTTLED
+    return code in THROTTLING or code in _AWAY
 
 
 def patiently(call: Callable[[], Result], what: str, stop: threading.Event, counters: Counters | None = None) -> Result:
