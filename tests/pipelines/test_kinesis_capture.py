@@ -296,3 +296,17 @@ def test_the_first_run_may_begin_with_what_comes(stream: Stream, tmp_path: Path)
     wait_for(lambda: _rows(source, rows, Progress()), what="the new record")
     source.close()
     assert rows == ["2"]
+
+
+def test_history_has_what_came_late_in_its_place(stream: Stream, tmp_path: Path) -> None:
+    pipeline = kinesis_pipeline(tmp_path, "lakehouse: {history: [dynamodb_OrderTable]}")
+    for step in (
+        [change("INSERT", "1", 1, 1), change("MODIFY", "1", 9, 9)],
+        [change("MODIFY", "1", 5, 5), change("MODIFY", "1", 9, 9)],
+        [change("REMOVE", "1", 12), change("MODIFY", "1", 7, 7)],
+    ):
+        stream.put(*step)
+        catch_up(pipeline)
+    expect_orders(pipeline)
+    versions = query(pipeline, f"SELECT quantity FROM silver.{LAKE_NAME}_history ORDER BY _version")
+    assert versions == [(1,), (5,), (7,), (9,)]
