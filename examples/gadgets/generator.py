@@ -20,6 +20,7 @@ __all__ = ["GadgetOrders"]
 def main() -> None:
     """Create the table if it is absent, write one order by hand, and go on by itself."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     orders = GadgetOrders(sys.argv[1] if len(sys.argv) > 1 else "OrderTable")
     orders.table.create()
 

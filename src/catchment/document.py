@@ -82,7 +82,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"There is no file {path}. Give the path of a pipeline.yaml; `catchment init DIR` writes one."
+            f"There is no file {path}. Give the path of one that exists; `catchment init DIR` writes a pipeline.yaml."
         ) from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a directory. Give the path of the pipeline.yaml in it.") from None

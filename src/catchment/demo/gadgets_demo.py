@@ -182,10 +182,15 @@ class GadgetsDemo:
     def _claim(self, stack: ExitStack) -> None:
         """The directory is this run's alone until it ends, or is killed: to begin anew is to delete what is there."""
         directory = self._directory
-        if directory.exists() and any(directory.iterdir()) and not (directory / OURS).exists():
-            raise ConfigError(f"{directory} is not empty and not this demo's. Choose another directory with --dir.")
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context((directory / OURS).open("a"))
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if any(directory.iterdir()) and not (directory / OURS).exists():
+                raise ConfigError(f"{directory} is not empty and not this demo's. Choose another directory with --dir.")
+            lock = stack.enter_context((directory / OURS).open("a"))
+        except OSError as error:
+            raise ConfigError(
+                f"The demo cannot write into {directory}: {error.strerror}. Choose another directory with --dir."
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

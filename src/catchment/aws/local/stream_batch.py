@@ -63,8 +63,8 @@ def handle(
     """Bring records, all of one shard and in order, to their end.
 
     invoke: the function, with the event of these records; raises `FunctionFailed`. failed: is told of each invocation
-    that raised or reported failures, and why, without values. pause: waits before a further attempt, of which it is told
-    the number; False when the end was asked for, then `Interrupted` is raised. age: of a record, in seconds.
+    that raised or reported failures, and why, without values. pause: waits before a further attempt, of which it is
+    told the number; False when the end was asked for, then `Interrupted` is raised. age: of a record, in seconds.
     """
     work: deque[tuple[Records, int]] = deque([(records, 0)])
     while work:
