@@ -52,7 +52,7 @@ def lines(*numbers: int) -> list[bytes]:
 
 
 def until_idle(aws: AwsAccount, state: Path, **values: Any) -> RunnerSnapshot:
-    return Firehose(config(aws, stream=STREAM, **values), state).run(threading.Event(), idle_seconds=0.6)
+    return Firehose(config(aws, stream=STREAM, **values), state).run(threading.Event(), idle_seconds=0.1)
 
 
 def test_what_comes_from_kinesis_is_in_s3_once(stream: AwsAccount, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_first_run_at_the_newest_record_leaves_no_gap_behind_it(stream: AwsAcc
     put(stream, *lines(1))
     for numbers in ([], [2, 3]):
         put(stream, *lines(*numbers))
-        Firehose(config(stream, stream=STREAM), tmp_path, start="LATEST").run(threading.Event(), idle_seconds=0.6)
+        Firehose(config(stream, stream=STREAM), tmp_path, start="LATEST").run(threading.Event(), idle_seconds=0.1)
     # What came just before the first run may come too: clocks differ.
     assert {b'{"n": 2}', b'{"n": 3}'} <= set(b"".join(objects(stream).values()).splitlines())
 

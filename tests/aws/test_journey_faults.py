@@ -55,7 +55,7 @@ def journey(aws: AwsAccount) -> AwsAccount:
 
 
 def pipe(state: Path, **options: Any) -> Pipe:
-    return Pipe(TABLE, STREAM, state, look_seconds=0.3, **options)
+    return Pipe(TABLE, STREAM, state, look_seconds=0.1, **options)
 
 
 def firehose(aws: AwsAccount, state: Path, **values: Any) -> Firehose:
@@ -74,8 +74,8 @@ def firehose(aws: AwsAccount, state: Path, **values: Any) -> Firehose:
 
 def bring_home(aws: AwsAccount, state: Path) -> None:
     """Carry and deliver all that there is."""
-    pipe(state).run(threading.Event(), idle_seconds=0.8)
-    firehose(aws, state).run(threading.Event(), idle_seconds=0.8)
+    pipe(state).run(threading.Event(), idle_seconds=0.1)
+    firehose(aws, state).run(threading.Event(), idle_seconds=0.1)
 
 
 def lake(aws: AwsAccount) -> dict[str, dict[str, Any]]:
@@ -136,7 +136,7 @@ def test_a_killed_firehose_loses_nothing(journey: AwsAccount, tmp_path: Path, se
     arguments += ["--prefix", "sales/", "--error-prefix", "errors/", "--function", HANDLER, "--buffer-seconds", "0.2"]
     for failpoint in ("before_commit", "after_commit", "before_acknowledge"):
         writer.write(60)
-        pipe(tmp_path).run(threading.Event(), idle_seconds=0.5)
+        pipe(tmp_path).run(threading.Event(), idle_seconds=0.1)
         killed_by_itself(command(journey, tmp_path, *arguments, failpoint=failpoint))
     writer.write(60)
     kill(command(journey, tmp_path, *arguments))
@@ -155,15 +155,15 @@ def test_what_was_put_directly_survives_a_kill(journey: AwsAccount, tmp_path: Pa
     records = [{"Data": b'{"n": %d}\n' % number} for number in range(100)]
     boto3.client("firehose", endpoint_url=endpoint).put_record_batch(DeliveryStreamName=NAME, Records=records)
     killed_by_itself(process)
-    firehose(journey, tmp_path, stream=None, function=None).run(threading.Event(), idle_seconds=0.3)
+    firehose(journey, tmp_path, stream=None, function=None).run(threading.Event(), idle_seconds=0.1)
     assert b"".join(objects(journey, "sales/").values()) == b"".join(one["Data"] for one in records)
 
 
 def test_a_poison_record_stops_no_other_and_is_replayed_once(journey: AwsAccount, tmp_path: Path, seed: int) -> None:
     Writer(journey, seed).write(150)
-    pipe(tmp_path).run(threading.Event(), idle_seconds=0.5)
+    pipe(tmp_path).run(threading.Event(), idle_seconds=0.1)
     put(journey, b"invalid_data_here")
-    done = firehose(journey, tmp_path, function="aws.transforms:unmended").run(threading.Event(), idle_seconds=0.5)
+    done = firehose(journey, tmp_path, function="aws.transforms:unmended").run(threading.Event(), idle_seconds=0.1)
     tablets = sum(b'"Tablet"' in one["Data"] for one in records(journey))
     assert (done.failed, done.put + done.failed) == (tablets + 1, done.read)
     assert lake(journey) != scanned(journey)
@@ -173,7 +173,7 @@ def test_a_poison_record_stops_no_other_and_is_replayed_once(journey: AwsAccount
     errors = S3Place(bucket_of(journey), "errors/")
     first = replay(errors, to_kinesis(STREAM), threading.Event())
     assert (first.records, first.before, first.unreadable) == (tablets + 1, 0, 0)
-    firehose(journey, tmp_path).run(threading.Event(), idle_seconds=0.5)
+    firehose(journey, tmp_path).run(threading.Event(), idle_seconds=0.1)
     assert lake(journey) == scanned(journey)
     second = replay(errors, to_kinesis(STREAM), threading.Event())
     assert second == Replayed(objects=1, before=first.objects, records=1), "only what is still poison failed again"
@@ -196,8 +196,8 @@ def test_partial_failures_throttling_and_lost_answers_change_nothing(
     busy_aws.fail("PutObject", "SlowDown", share=0.3, status=503, times=20)
     busy_aws.lose_answers("PutObject", share=0.2, times=10)
     Writer(aws, seed).write(300)
-    carried = pipe(tmp_path).run(threading.Event(), idle_seconds=1.5)
-    delivered = firehose(aws, tmp_path).run(threading.Event(), idle_seconds=1.5)
+    carried = pipe(tmp_path).run(threading.Event(), idle_seconds=0.1)
+    delivered = firehose(aws, tmp_path).run(threading.Event(), idle_seconds=0.1)
     assert carried.retried > 0
     assert delivered.put == len(records(aws))
     assert busy_aws.happened["PutRecords", "parts"] > 0
@@ -216,12 +216,12 @@ def numbers_by_key(aws: AwsAccount) -> Mapping[str, list[int]]:
 
 def test_duplicates_in_any_order_change_nothing(journey: AwsAccount, tmp_path: Path, seed: int) -> None:
     Writer(journey, seed).write(150)
-    pipe(tmp_path).run(threading.Event(), idle_seconds=0.5)
+    pipe(tmp_path).run(threading.Event(), idle_seconds=0.1)
     carried = [one["Data"] for one in records(journey)]
     again = carried + random.Random(seed).choices(carried, k=len(carried))
     random.Random(seed).shuffle(again)
     put(journey, *again)
-    done = firehose(journey, tmp_path).run(threading.Event(), idle_seconds=0.8)
+    done = firehose(journey, tmp_path).run(threading.Event(), idle_seconds=0.1)
     assert done.put == len(carried) + len(again)
     assert lake(journey) == scanned(journey)
 
@@ -258,7 +258,7 @@ def test_a_reconciliation_that_was_killed_is_made_up_for(journey: AwsAccount, tm
     with pytest.raises(KeyboardInterrupt):
         pipe(tmp_path, reconcile=killed).run(threading.Event())
     reconciliation = Reconciliation(TABLE, STREAM, bucket_of(journey), "sales/")
-    pipe(tmp_path, reconcile=reconciliation).run(threading.Event(), idle_seconds=0.5)
+    pipe(tmp_path, reconcile=reconciliation).run(threading.Event(), idle_seconds=0.1)
     bring_home(journey, tmp_path)
     assert lake(journey) == scanned(journey)
 

@@ -170,7 +170,7 @@ def test_whatever_is_bad_all_good_records_are_handled_in_order(how: str) -> None
 
 def invoke(aws: AwsAccount, state: Path, handler: str, **values: Any) -> RunnerSnapshot:
     mapping = EventSourceMapping(STREAM, f"aws.consumers:{handler}", state, MappingRules(**values))
-    return mapping.run(threading.Event(), idle_seconds=0.6)
+    return mapping.run(threading.Event(), idle_seconds=0.1)
 
 
 @pytest.fixture
@@ -287,9 +287,9 @@ def test_kinesis_to_lambda_to_firehose_ends_with_the_same_lake(
         write(stream, "2")
         remove(stream, "2")
         put(stream, b"poison")
-        Pipe(TABLE, STREAM, tmp_path).run(threading.Event(), idle_seconds=0.6)
+        Pipe(TABLE, STREAM, tmp_path).run(threading.Event(), idle_seconds=0.1)
         mapping = EventSourceMapping(STREAM, "catchment.aws.kinesis_transform:handler", tmp_path)
-        done = mapping.run(threading.Event(), idle_seconds=0.6)
+        done = mapping.run(threading.Event(), idle_seconds=0.1)
     assert (done.put, done.failed) == (5, 0)
     assert latest_orders(objects(stream, "sales/")) == scanned(stream)
     assert len(objects(stream, "errors/processing-failed/")) == 1

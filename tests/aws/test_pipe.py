@@ -32,8 +32,8 @@ def journey(aws: AwsAccount) -> AwsAccount:
 
 
 def carry(state: Path, **options: Any) -> RunnerSnapshot:
-    pipe = Pipe(TABLE, STREAM, state, look_seconds=0.3, **options)
-    return pipe.run(threading.Event(), idle_seconds=0.6)
+    pipe = Pipe(TABLE, STREAM, state, look_seconds=0.1, **options)
+    return pipe.run(threading.Event(), idle_seconds=0.1)
 
 
 def records(aws: AwsAccount) -> list[dict[str, Any]]:
@@ -140,13 +140,13 @@ def test_changes_that_were_lost_under_the_same_label_are_found(journey: AwsAccou
     reconciliation = Reconciliation(TABLE, STREAM, bucket_of(journey), "sales/")
     found = reconciliation(threading.Event())
     assert (found.items, found.known, found.inserted, found.modified, found.removed) == (3, 3, 1, 1, 1)
-    assert delivery(journey, tmp_path).run(threading.Event(), idle_seconds=0.6).failed == 0
+    assert delivery(journey, tmp_path).run(threading.Event(), idle_seconds=0.1).failed == 0
     assert latest_orders(objects(journey, "sales/")) == scanned(journey)
     # What came late after all wins, whichever was put first.
     assert carry(tmp_path).put == 3
     write(journey, "changed", quantity={"N": "9"})
     carry(tmp_path)
-    delivery(journey, tmp_path).run(threading.Event(), idle_seconds=0.6)
+    delivery(journey, tmp_path).run(threading.Event(), idle_seconds=0.1)
     assert latest_orders(objects(journey, "sales/")) == scanned(journey)
 
 
@@ -182,7 +182,7 @@ def test_what_was_trimmed_is_reconciled_or_the_pipe_ends_and_says_so(
     write(journey, "2")
     done = carry(tmp_path, reconcile=Reconciliation(TABLE, STREAM, bucket, "sales/"))
     assert "reconciled: 2 items compared; corrections: 1 inserted" in done.note
-    delivery(journey, tmp_path).run(threading.Event(), idle_seconds=0.6)
+    delivery(journey, tmp_path).run(threading.Event(), idle_seconds=0.1)
     assert latest_orders(objects(journey, "sales/")) == scanned(journey)
 
 
