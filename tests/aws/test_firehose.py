@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import resource
 import threading
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put
 from catchment.aws.local.checkpoint import Pages
 from catchment.aws.local.counters import RunnerSnapshot
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
+from catchment.aws.local.direct_put import Journal, Rejected
 from catchment.aws.local.error_output import failed_records
 from catchment.aws.local.firehose import Firehose
 from catchment.errors import ConfigError, Fatal, LeaseHeld, SinkRefused, SinkUnavailable
@@ -203,6 +205,25 @@ def test_direct_put_is_kept_before_it_is_answered(bucket: AwsAccount, tmp_path: 
             DeliveryStreamName=NAME, Record={"Data": lines(500)[0]}
         )
     assert again.snapshot().put == 1
+
+
+def test_a_full_disk_spoils_nothing_that_was_kept(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append([b"1" * 100])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (220, hard))
+    try:
+        with pytest.raises(Rejected, match="cannot be kept"):
+            journal.append([b"2" * 100])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.append([b"3" * 100])
+    records, offset = journal.read(0, 1.0)
+    assert [one.data[:1] for one in records] == [b"1", b"3"]
+    journal.close()
+    again = Journal(tmp_path)
+    assert again.end == offset
+    again.close()
 
 
 def test_a_stream_that_was_made_anew_is_read_from_its_start(stream: AwsAccount, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import threading
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
@@ -68,9 +69,15 @@ class Journal:
                 raise Rejected("ServiceUnavailableException", "Slow down: too much waits to be delivered.", 503)
             if self._file.tell() > SEGMENT_BYTES:
                 self._begin_segment()
-            self._file.write(lines)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            try:
+                self._file.write(lines)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                self._take_back()
+                raise Rejected(
+                    "ServiceUnavailableException", f"Records cannot be kept: {error.strerror}.", 503
+                ) from None
             self._end += len(lines)
             self._changed.notify_all()
 
@@ -117,6 +124,14 @@ class Journal:
 
     def _path(self, offset: int) -> Path:
         return self._directory / f"{offset:020d}.ndjson"
+
+    def _take_back(self) -> None:
+        """What came of a write that failed, as when the disk is full, must not be there: offsets would be wrong."""
+        with suppress(OSError):
+            self._file.close()
+        path = self._path(self._segments[-1])
+        os.truncate(path, self._end - self._segments[-1])
+        self._file = path.open("ab")
 
     def _begin_segment(self) -> None:
         self._file.close()
