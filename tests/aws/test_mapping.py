@@ -228,6 +228,22 @@ def test_batches_are_not_larger_than_asked_for_and_the_next_run_goes_on(stream: 
     assert consumers.seen == [b"10", b"10", b"5", b"1"]
 
 
+def test_what_waits_of_a_shard_that_was_split_is_handled_before_its_children(
+    kinesis_local: AwsAccount, tmp_path: Path
+) -> None:
+    make_stream(kinesis_local, shards=1)
+    consumers.seen.clear()
+    put(kinesis_local, b"before")
+    kinesis = kinesis_local.client("kinesis")
+    (parent,) = kinesis.list_shards(StreamName=STREAM)["Shards"]
+    kinesis.split_shard(StreamName=STREAM, ShardToSplit=parent["ShardId"], NewStartingHashKey=str(2**127))
+    kinesis.get_waiter("stream_exists").wait(StreamName=STREAM, WaiterConfig={"Delay": 1})
+    put(kinesis_local, *(b"after" for _ in range(20)))
+    invoke(kinesis_local, tmp_path, "raising", batch_size=2, window_seconds=4)
+    kinesis.delete_stream(StreamName=STREAM)
+    assert consumers.seen == [b"before"] + [b"after"] * 20
+
+
 def test_a_window_gathers_what_comes_bit_by_bit(stream: AwsAccount, tmp_path: Path) -> None:
     mapping = EventSourceMapping(STREAM, "aws.consumers:counting", tmp_path, MappingRules(window_seconds=3))
     with running(mapping):

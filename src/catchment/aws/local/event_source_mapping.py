@@ -163,6 +163,9 @@ class EventSourceMapping:
                 number = self._tracked.begin(pages.places(), len(page.records))
                 self._counters.add(read=len(page.records))
                 self._arrive(page.shard, page.records, number)
+                if page.ended and page.shard in self._shards:
+                    # Before anything of its children, which do not wait for the window when they fill a batch.
+                    self._shards[page.shard].since = float("-inf")
             elif self._tracked.begun == 0 and pages.places():
                 # So that a run that got no record leaves no gap after LATEST.
                 self._tracked.begin(pages.places(), 0)
