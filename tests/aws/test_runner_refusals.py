@@ -33,7 +33,16 @@ def test_a_bucket_that_is_not_there_is_a_sentence(
     make_table(aws)
     done = run("aws", *command)
     assert done.code == 1
-    assert "Listing the bucket no-such-bucket was refused: NoSuchBucket" in done.err
+    assert "There is no bucket no-such-bucket. Check its name" in done.err
+
+
+def test_an_endpoint_that_is_dead_ends_a_replay_at_once(
+    aws: AwsAccount, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    done = run("aws", "replay", "s3://a-bucket/errors/", "--stream", STREAM)
+    assert done.code == 4
+    assert "AWS did not answer while listing the bucket a-bucket" in done.err
 
 
 def test_a_handler_without_its_environment_ends_the_mapping_and_no_record_is_passed_over(

@@ -70,8 +70,6 @@ def pipe(
 
     At least once, in order for each key. On AWS the real pipe does this.
     """
-    import threading
-
     from catchment.aws.local.pipe import Pipe
     from catchment.aws.local.reconciliation import Reconciliation
     from catchment.aws.local.s3_place import S3Place
@@ -81,7 +79,7 @@ def pipe(
     reconcile = None
     if reconcile_with is not None:
         place = S3Place.of(reconcile_with)
-        place.check(aws_client("s3"), threading.Event())  # it may be needed weeks from now
+        place.check(aws_client("s3"))  # it may be needed weeks from now
         reconcile = Reconciliation(table, stream, place.bucket, place.prefix, partition_key=partition_key)
     run(
         Pipe(table, stream, state, partition_key=partition_key, start=_start(latest), reconcile=reconcile),
@@ -224,16 +222,17 @@ def replay(
 
     from catchment.aws.local import replay as replaying
     from catchment.aws.local.s3_place import S3Place
+    from catchment.aws_client import aws_client
     from catchment.cli.signals import stop_on_signals
     from catchment.errors import ConfigError
 
     if (stream is None) == (firehose_name is None):
         raise ConfigError("Give either --stream or --firehose: where the records are to be put.")
+    place = S3Place.of(errors)
+    place.check(aws_client("s3"))
     target = replaying.to_kinesis(stream) if stream is not None else replaying.to_firehose(str(firehose_name))
     with stop_on_signals() as stop:
-        done = replaying.replay(
-            S3Place.of(errors), target, stop, codes=frozenset(code) if code else None, dry_run=dry_run
-        )
+        done = replaying.replay(place, target, stop, codes=frozenset(code) if code else None, dry_run=dry_run)
     if as_json:
         print(json.dumps({"dry_run": dry_run, **asdict(done)}))
         return
@@ -271,9 +270,11 @@ def reconcile(
 
     from catchment.aws.local.reconciliation import Reconciliation
     from catchment.aws.local.s3_place import S3Place
+    from catchment.aws_client import aws_client
     from catchment.cli.signals import stop_on_signals
 
     place = S3Place.of(lake)
+    place.check(aws_client("s3"))
     options: dict[str, Any] = {"apart": apart} if apart else {}
     if timestamp:
         options["timestamps"] = timestamp

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from catchment.aws.local.patience import patiently
-from catchment.errors import ConfigError
+from catchment.errors import CatchmentError, ConfigError, SinkRefused
+from catchment.sources.aws_answers import translated
 
 
 class S3Place(NamedTuple):
@@ -38,6 +39,12 @@ class S3Place(NamedTuple):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
-    def check(self, s3: Any, stop: threading.Event) -> None:
-        """Can it be listed? Raises as `objects` does."""
-        next(self.objects(s3, stop), None)
+    def check(self, s3: Any) -> None:
+        """Can it be listed? Raises `SinkRefused` when not, `SourceUnavailable` at once when S3 is away."""
+        with translated(f"listing the bucket {self.bucket}", self._refusal):
+            s3.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+
+    def _refusal(self, code: str, message: str) -> CatchmentError | None:
+        if code != "NoSuchBucket":
+            return None
+        return SinkRefused(f"There is no bucket {self.bucket}. Check its name, and AWS_ENDPOINT_URL.")
