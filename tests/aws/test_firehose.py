@@ -16,7 +16,7 @@ import pytest
 
 from aws.account import AwsAccount
 from aws.lambdas import deploy
-from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running
+from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running, until
 from catchment.aws.local.checkpoint import Pages
 from catchment.aws.local.counters import RunnerSnapshot
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
@@ -230,7 +230,10 @@ def test_a_stream_that_was_made_anew_is_read_from_its_start(stream: AwsAccount, 
     put(stream, *lines(1))
     until_idle(stream, tmp_path)
     kinesis = stream.client("kinesis")
+    made = kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamCreationTimestamp"]
     kinesis.delete_stream(StreamName=STREAM)
+    # The stand-in tells streams of one name apart by the second.
+    until(lambda: time.time() > made.timestamp() + 1, "another second has begun")
     kinesis.get_waiter("stream_not_exists").wait(StreamName=STREAM)
     kinesis.create_stream(StreamName=STREAM, ShardCount=2)
     kinesis.get_waiter("stream_exists").wait(StreamName=STREAM)
