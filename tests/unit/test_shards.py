@@ -15,7 +15,17 @@ import pytest
 from catchment.errors import PositionLost, SourceUnavailable
 from catchment.sources import shard_reader
 from catchment.sources.shard_reader import ShardReader
-from catchment.sources.shards import LATEST, SHARD_END, TRIM_HORIZON, Answer, Lineage, Page, Shard, Trimmed
+from catchment.sources.shards import (
+    LATEST,
+    SHARD_END,
+    TRIM_HORIZON,
+    Answer,
+    Lineage,
+    Page,
+    Shard,
+    Trimmed,
+    since_microseconds,
+)
 from catchment.testing.changes import replay_seed
 from unit.shard_script import ScriptedStream, keys_of
 
@@ -214,6 +224,24 @@ def test_latest_begins_after_what_is_there_and_reads_what_comes(reading: Readers
     keys = by_key(take_all(reader))
     assert len(keys) == 11
     assert all(key.startswith("new") for key in keys)
+
+
+class SlowClockStream(ScriptedStream):
+    """Its service's clock is an hour behind ours."""
+
+    def read(self, iterator: str) -> Answer:
+        return replace(super().read(iterator), told_at=time.time() - 3600)
+
+
+def test_where_latest_was_is_kept_by_the_services_clock(reading: Readers) -> None:
+    reader = reading(SlowClockStream(), start=LATEST)
+
+    def kept() -> float:
+        (place,) = reader.places().values()
+        return (since_microseconds(place) or 0) / 1_000_000
+
+    take(reader, lambda pages: kept() < time.time() - 1800)
+    assert kept() > time.time() - 3700
 
 
 def test_a_stream_that_was_disabled_is_over_after_its_last_record(reading: Readers) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from catchment.aws_client import THROTTLING, error_code
@@ -46,6 +47,15 @@ def _parse_plainly(response_dict: dict[str, Any], customized_response_dict: dict
         customized_response_dict.update(json.loads(response_dict["body"]))
         customized_response_dict[PLAIN] = True
         response_dict["body"] = b"{}"
+
+
+def told_at(answer: Mapping[str, Any]) -> float | None:
+    """What the service's clock said when it gave this answer (epoch seconds, whole ones); None when it did not say."""
+    said = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return None if said is None else parsedate_to_datetime(said).timestamp()
+    except ValueError:
+        return None
 
 
 @contextmanager

@@ -27,7 +27,10 @@ from catchment.sources.shards import (
 )
 
 CLOCK_SKEW_SECONDS = 10
-"""How far this machine's clock may be ahead of AWS's: what was begun at LATEST is found again by time."""
+"""How far this machine's clock may be ahead of AWS's, where AWS does not tell: what was begun at LATEST is found again
+by time."""
+WHOLE_SECONDS = 2
+"""How far two times may be apart that are told to the second, and are the same."""
 IDLE_SECONDS = 0.2
 """How long to wait after an answer without records, unless somebody is in a hurry."""
 LISTING_SECONDS = 60.0
@@ -341,7 +344,8 @@ class ShardReader:
             reading.empty_since.popleft()
             if since_microseconds(reading.next_place) is not None:
                 # Begun at LATEST, and nothing came: what is kept would else go on naming the first moment.
-                reading.next_place = since(asked_at - CLOCK_SKEW_SECONDS)
+                told_at = asked_at if answer.told_at is None else answer.told_at
+                reading.next_place = since(told_at - CLOCK_SKEW_SECONDS)
                 self._lineage.places[reading.id] = reading.next_place
 
     def _list(self, ended: frozenset[str]) -> None:
@@ -394,6 +398,8 @@ def _tip(answer: Answer, began: float, asked_at: float) -> float:
     """Until when (monotonic) a shard was read by an answer with records; a busy one never gives an empty answer."""
     if answer.behind_ms is not None:
         return began - (answer.behind_ms + 1) / 1000
+    if answer.newest_at is not None and answer.told_at is not None:
+        return began - (answer.told_at - answer.newest_at) - WHOLE_SECONDS
     if answer.newest_at is not None:
         return began - (asked_at - answer.newest_at) - CLOCK_SKEW_SECONDS
     return float("-inf")

@@ -71,7 +71,8 @@ class Answer:
 
     records: as boto3 gives them. sequence_numbers: of each. next_iterator: None when the shard was read to its end.
     behind_ms: Kinesis' MillisBehindLatest; None where the service does not say. newest_at: when the last record was
-    written, by the service's clock (epoch seconds); None without one.
+    written, by the service's clock (epoch seconds); None without one. told_at: what that clock said of the answer,
+    to the second.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -79,6 +80,7 @@ class Answer:
     next_iterator: str | None
     behind_ms: int | None = None
     newest_at: float | None = None
+    told_at: float | None = None
 
 
 class StreamClient(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 from catchment.aws_client import THROTTLING, aws_client
 from catchment.errors import CatchmentError
 from catchment.formats.stream_record import epoch_microseconds, event_of
-from catchment.sources.aws_answers import translated
+from catchment.sources.aws_answers import told_at, translated
 from catchment.sources.shards import (
     LATEST,
     TRIM_HORIZON,
@@ -67,7 +67,7 @@ class DynamoDbStream:
         numbers = [one["dynamodb"]["SequenceNumber"] for one in records]
         newest = records[-1]["dynamodb"].get("ApproximateCreationDateTime") if records else None
         newest_at = None if newest is None else epoch_microseconds(newest) / 1_000_000
-        return Answer(records, numbers, got.get("NextShardIterator"), None, newest_at)
+        return Answer(records, numbers, got.get("NextShardIterator"), None, newest_at, told_at(got))
 
     def newer(self, answer: Answer, begun_at: int) -> Answer:
         """A stream has the time of a change to the second only."""

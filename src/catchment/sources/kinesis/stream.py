@@ -10,7 +10,7 @@ from typing import Any
 
 from catchment.aws_client import THROTTLING, aws_client
 from catchment.errors import CatchmentError
-from catchment.sources.aws_answers import translated
+from catchment.sources.aws_answers import told_at, translated
 from catchment.sources.shards import (
     LATEST,
     TRIM_HORIZON,
@@ -71,7 +71,8 @@ class KinesisStream:
             got = self._client.get_records(ShardIterator=iterator, Limit=self._limit)
         records = got["Records"]
         numbers = [one["SequenceNumber"] for one in records]
-        return Answer(records, numbers, got.get("NextShardIterator"), got.get("MillisBehindLatest"))
+        behind_ms = got.get("MillisBehindLatest")
+        return Answer(records, numbers, got.get("NextShardIterator"), behind_ms, None, told_at(got))
 
     def newer(self, answer: Answer, begun_at: int) -> Answer:
         """Kinesis was asked by time already."""
