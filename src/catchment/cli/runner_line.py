@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 import threading
 import time
@@ -55,15 +56,23 @@ def _show(runner: Runner, what: str, ended: threading.Event, as_json: bool) -> N
             return
     _tell_ready(runner, what, as_json)
     terminal = sys.stderr.isatty()
-    due = time.monotonic() + _LINE_SECONDS
+    due, told = time.monotonic() + _LINE_SECONDS, ""
     while not ended.wait(_TERMINAL_SECONDS):
+        line = _line(what, runner.snapshot())
         if terminal:
-            print(f"{_CLEAR}{_line(what, runner.snapshot())}", end="", file=sys.stderr, flush=True)
+            print(f"{_CLEAR}{line[: _columns() - 1]}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() > due:
             due += _LINE_SECONDS
-            print(_line(what, runner.snapshot()), file=sys.stderr, flush=True)
+            if line != told:
+                print(line, file=sys.stderr, flush=True)
+            told = line
     if terminal:
         print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+
+def _columns() -> int:
+    """Of the terminal: a line that is wider would wrap, and its beginning could not be written over."""
+    return shutil.get_terminal_size().columns
 
 
 def _tell_ready(runner: Runner, what: str, as_json: bool) -> None:
