@@ -48,7 +48,7 @@ class Sink:
         self.buffered, self.boundary = [], None
 
 
-@pytest.mark.parametrize("round_", range(6))
+@pytest.mark.parametrize("round_", range(12))
 def test_sinks_that_are_flushed_at_different_times_get_each_record_once(round_: int) -> None:
     rng = random.Random(replay_seed() + round_)
     stream = ScriptedStream(rng.randrange(10**9), shards=2)
@@ -62,7 +62,6 @@ def test_sinks_that_are_flushed_at_different_times_get_each_record_once(round_: 
         _capture(stream, sinks, rng, whole=last)
     for sink in sinks:
         assert sorted(sink.kept, key=int) == written
-        assert len(sink.held.positions if sink.held else ()) < 30
 
 
 def _capture(stream: ScriptedStream, sinks: list[Sink], rng: random.Random, *, whole: bool) -> None:
@@ -78,6 +77,7 @@ def _capture(stream: ScriptedStream, sinks: list[Sink], rng: random.Random, *, w
             page = reader.next(0.02)
             if page is None:
                 continue
+            lanes.read(f"{PREFIX}{page.shard}")
             held = held.join(Progress(lanes.at(PREFIX, reader.places())))
             for sink in sinks:
                 sink.write(f"{PREFIX}{page.shard}", list(page.sequence_numbers))

@@ -211,6 +211,21 @@ def test_a_trim_while_reading_is_a_lost_position(reading: Readers) -> None:
         take(reader, lambda pages: len(pages) == 3)
 
 
+def test_a_shard_that_comes_and_is_trimmed_between_two_looks_is_noticed(reading: Readers) -> None:
+    stream = ScriptedStream()
+    stream.put("k")
+    reader = reading(stream)
+    take_all(reader)
+    with stream._lock:
+        stream.roll()
+        stream.put("never read")
+        stream.roll()
+        stream.trim(stream.names()[1])
+        stream.put("k")
+    with pytest.raises(PositionLost):
+        take(reader, lambda pages: sum(len(page.records) for page in pages) > 0)
+
+
 def test_latest_begins_after_what_is_there_and_reads_what_comes(reading: Readers) -> None:
     stream = ScriptedStream(shards=2)
     for number in range(10):

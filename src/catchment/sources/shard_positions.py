@@ -74,6 +74,11 @@ class Lanes:
         ended = dict.fromkeys((lane for lane, _ in self._over), END)
         return {**dict.fromkeys(self._retired, RETIRED), **ended, **here}
 
+    def read(self, lane: str) -> None:
+        """Something of this lane was given: it has a position from now on, though its shard may be over already."""
+        if lane not in self._retired:
+            self._known.add(lane)
+
     def settle(self, durable: Progress) -> None:
         """This is durable in every sink."""
         now = time.monotonic()

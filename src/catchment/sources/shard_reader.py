@@ -110,10 +110,7 @@ class ShardReader:
         shards = self._ask(self._client.shards)
         self._lineage.lists(shards)
         if self._resumed and (missing := self._lineage.missing()):
-            raise Trimmed(
-                f"{self._client.stream} no longer has the shards {', '.join(missing[:3])}: they were trimmed before "
-                "they were read to their ends."
-            )
+            raise Trimmed(_no_longer(self._client, missing))
         for shard, place in list(self._lineage.places.items()):
             if place != SHARD_END:
                 self._read_on(shard, place)
@@ -365,6 +362,8 @@ class ShardReader:
             self._lineage.lists(shards)
             if whole:
                 self._lineage.forgets(one.id for one in shards)
+                if skipped := self._lineage.skipped():
+                    raise Trimmed(_no_longer(self._client, skipped))
             self._begin_children()
             self._list_due = time.monotonic() + self._next_listing()
             self._changed.notify_all()
@@ -392,6 +391,13 @@ class ShardReader:
     def _tell(self) -> None:
         if self._wake is not None:
             self._wake.set()
+
+
+def _no_longer(client: StreamClient, shards: list[str]) -> str:
+    return (
+        f"{client.stream} no longer has the shards {', '.join(shards[:3])}: they were trimmed before they were read to "
+        "their ends."
+    )
 
 
 def _tip(answer: Answer, began: float, asked_at: float) -> float:

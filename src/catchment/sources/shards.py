@@ -172,10 +172,13 @@ class Lineage:
     def missing(self) -> list[str]:
         """Shards that should be read, or read on, and are not there (any more)."""
         gone = [one for one in self.places if one not in self._finished and one not in self._shards]
-        for shard in self._shards.values():
-            if shard.id not in self._finished and shard.id not in self.places:
-                gone += [one for one in shard.parents if one not in self._shards and one not in self._finished]
-        return sorted(set(gone))
+        return sorted({*gone, *self.skipped()})
+
+    def skipped(self) -> list[str]:
+        """Shards that nobody read, and that were trimmed: others are there that come after them."""
+        waiting = [one for one in self._shards.values() if one.id not in self._finished and one.id not in self.places]
+        parents = {parent for one in waiting for parent in one.parents}
+        return sorted(one for one in parents if one not in self._shards and one not in self._finished)
 
     def leaves(self) -> list[Shard]:
         """The shards without children: where the stream is now."""
@@ -187,6 +190,7 @@ class Lineage:
         ready = [one for one in self._shards.values() if self._ready(one)]
         for shard in ready:
             self.begin_at(shard.id, TRIM_HORIZON)
+        self._let_go(one for one, place in self.places.items() if place == SHARD_END and self._children(one))
         return [one.id for one in ready]
 
     def begin_at(self, shard: str, place: str) -> None:
@@ -194,14 +198,17 @@ class Lineage:
         self.places[shard] = place
         before = self._ancestors(shard)
         self._finished |= before
-        for one in before & self.places.keys():
-            if all(child in self.places or child in self._finished for child in self._children(one)):
-                del self.places[one]
+        self._let_go(before & self.places.keys())
 
     def end(self, shard: str) -> None:
         """This shard was read to its end."""
         self.places[shard] = SHARD_END
         self._finished.add(shard)
+
+    def _let_go(self, shards: Iterable[str]) -> None:
+        for one in list(shards):
+            if all(child in self.places or child in self._finished for child in self._children(one)):
+                del self.places[one]
 
     def _ready(self, shard: Shard) -> bool:
         if shard.id in self.places or shard.id in self._finished:

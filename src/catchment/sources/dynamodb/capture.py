@@ -197,9 +197,9 @@ class TableCapture:
         region = self._table.arn.split(":")[3]
         records = [_json(wire_form(record, arn, region)) for record in page.records]
         positions = [sequence_position(number) for number in page.sequence_numbers]
-        events: list[Event] = list(
-            self._decoder.decode(records, lane=f"{self._prefix}{page.shard}", positions=positions)
-        )
+        lane = f"{self._prefix}{page.shard}"
+        self._lanes.read(lane)
+        events: list[Event] = list(self._decoder.decode(records, lane=lane, positions=positions))
         failpoint.reach("decoded")
         return [*events, self._boundary(Progress(self._positions()))]
 

@@ -125,7 +125,9 @@ class KinesisSource:
     def _page(self, page: Page) -> None:
         records = [record["Data"] for record in page.records]
         positions = [sequence_position(number) for number in page.sequence_numbers]
-        for event in self._tables.decode(records, lane=f"{self._prefix}{page.shard}", positions=positions):
+        lane = f"{self._prefix}{page.shard}"
+        self._lanes.read(lane)
+        for event in self._tables.decode(records, lane=lane, positions=positions):
             self._add(event)
         failpoint.reach("decoded")
         progress = Progress(self._positions()).join(self._tables.known())
