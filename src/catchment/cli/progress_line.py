@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -22,6 +23,7 @@ class ProgressLine:
         self._terminal = self._stream.isatty()
         self._told_at = float("-inf")
         self._state = ""
+        self._text = ""
 
     def report(self, report: Report) -> None:
         """Show one report."""
@@ -30,7 +32,13 @@ class ProgressLine:
             return
         self._told_at, self._state = now, report.state
         text = line(report)
-        print(f"{_CLEAR}{text}" if self._terminal else text, end="" if self._terminal else "\n", file=self._stream)
+        self._text = text
+        if self._terminal:
+            # A line that is wider than the terminal would wrap, and its beginning could not be written over.
+            columns = shutil.get_terminal_size().columns
+            print(f"{_CLEAR}{text[: columns - 1]}", end="", file=self._stream)
+        else:
+            print(text, file=self._stream)
         self._stream.flush()
 
     def log(self, level: str) -> None:
@@ -45,9 +53,9 @@ class ProgressLine:
         logger.setLevel(level)
 
     def end(self) -> None:
-        """Leave the line as it stands, and go to the next."""
+        """Leave the last line, whole, and go to the next."""
         if self._terminal and self._state:
-            print(file=self._stream)
+            print(f"{_CLEAR}{self._text}", file=self._stream)
 
 
 def line(report: Report) -> str:
@@ -59,7 +67,9 @@ def line(report: Report) -> str:
         f"{report.state}{f' ({report.mode})' if report.mode else ''}",
         f"{changes:,} changes ({rate:,.0f}/s)",
         f"{durable:,} durable",
-        f"behind {size(report.lag_bytes)}, {duration(report.lag_ms / 1000)}",
+        f"behind {size(report.lag_bytes)}, {duration(report.lag_ms / 1000)}"
+        if report.lag_bytes is not None
+        else f"behind {duration(report.lag_ms / 1000)}",
     ]
     unread = {name: one for name, one in report.snapshots.items() if one.chunks_done < one.chunks_total}
     if unread:
