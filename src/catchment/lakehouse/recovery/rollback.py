@@ -29,7 +29,7 @@ from catchment.lakehouse.recovery.snapshot_listing import (
 )
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.keyed_table import ROLLBACK
-from catchment.lakehouse.silver.table import UNRESOLVED_PROPERTY
+from catchment.lakehouse.silver.table import NEWEST_VERSIONS_PROPERTY, UNRESOLVED_PROPERTY
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.progress import Progress
@@ -97,12 +97,13 @@ def set_back(table: LakeTable, target: Target | None, properties: Mapping[str, s
     files, deletes = files_at(table, target.snapshot) if target is not None else ((), ())
     held = target.held if target is not None else Progress()
     number = str(target.snapshot.snapshot_id if target is not None else 0)
+    newest = {NEWEST_VERSIONS_PROPERTY: newest_at(table, target.snapshot) if target is not None else "{}"}
     change = Change(
         files=files,
         deletes=deletes,
         replace=True,
-        properties={**properties, MARKER: held.to_json()},
-        summary={MARKER: held.brief().to_json(), ROLLBACK: number},
+        properties={**properties, **newest, MARKER: held.to_json()},
+        summary={**newest, MARKER: held.brief().to_json(), ROLLBACK: number},
     )
     # The files are old ones: a commit that fails must not delete them as its own.
     return replace(table.draft(change), added=())
@@ -131,6 +132,13 @@ def held_at(table: LakeTable, snapshot: Snapshot) -> Progress | None:
     """What the table held at a snapshot; None where nobody has said so."""
     said = _last_said(table, snapshot)
     return positions(said) if said is not None else None
+
+
+def newest_at(table: LakeTable, snapshot: Snapshot) -> str:
+    """`NEWEST_VERSIONS_PROPERTY` as it was at a snapshot."""
+    said = _last_said(table, snapshot)
+    newest = said.summary.get(NEWEST_VERSIONS_PROPERTY) if said is not None and said.summary is not None else None
+    return newest or "{}"
 
 
 def _last_said(table: LakeTable, snapshot: Snapshot) -> Snapshot | None:

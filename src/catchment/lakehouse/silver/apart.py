@@ -22,7 +22,7 @@ from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors
 from catchment.lakehouse.manifests import Manifests
 from catchment.lakehouse.properties import KEY, MARKER
-from catchment.lakehouse.recovery.rollback import Target, files_at
+from catchment.lakehouse.recovery.rollback import Target, files_at, newest_at
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.layer import SilverLayer
 from catchment.lakehouse.silver.table import SilverTable
@@ -78,7 +78,9 @@ class SilverApart:
         self.held: Progress | None = silver.marker
         if start is not None:
             self._base = {}
-            self.held = start[silver.main.lake.name].held
+            target = start[silver.main.lake.name]
+            self.held = target.held
+            silver.begin_after(newest_at(silver.main.lake, target.snapshot))
 
     @property
     def silver(self) -> SilverTable:

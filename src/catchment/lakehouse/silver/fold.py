@@ -328,10 +328,13 @@ def stretches(changes: pa.RecordBatch) -> list[Stretch]:
 def in_order(changes: pa.RecordBatch) -> pa.RecordBatch:
     """The changes by `_version`; the very same batch when they came so."""
     versions = changes.column("_version")
+    return changes if ascending(versions) else changes.take(pc.sort_indices(versions))
+
+
+def ascending(versions: pa.Array) -> bool:
+    """Is none of them below the one before it?"""
     count = len(versions)
-    if count < 2 or pc.all(pc.less_equal(versions.slice(0, count - 1), versions.slice(1))).as_py():
-        return changes
-    return changes.take(pc.sort_indices(versions))
+    return count < 2 or bool(pc.all(pc.less_equal(versions.slice(0, count - 1), versions.slice(1))).as_py())
 
 
 def _valid(column: pa.Array) -> Mask:

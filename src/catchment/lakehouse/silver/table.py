@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -31,6 +31,7 @@ from catchment.lakehouse.silver.fold import (
     Fold,
     Indices,
     Mask,
+    ascending,
     in_order,
     operations,
     stretches,
@@ -53,8 +54,9 @@ from catchment.telemetry import LOGGER
 log = logging.getLogger(LOGGER)
 
 SILVER = "silver"
-NEWEST_VERSION_PROPERTY = "catchment.newest-version"
-"""The version of the newest change that was merged: an older one that comes has been overtaken."""
+NEWEST_VERSIONS_PROPERTY = "catchment.newest-versions"
+"""Lane → the version of the newest change that was merged, as JSON: an older one that comes has been overtaken.
+Stands in the snapshots' summaries too."""
 SNAPSHOT_VERSION_PROPERTY = "catchment.snapshot-version"
 """The highest version of a snapshot row that was merged, in hex: later changes need no comparison."""
 
@@ -63,6 +65,11 @@ UNRESOLVED_PROPERTY = "catchment.unresolved"
 
 OUR_COLUMNS = ("_version", "_committed_at", UNREPRESENTABLE, "_quality")
 """What stands beside a table's own columns."""
+
+CLOCK_MICROSECONDS = 600 * 1_000_000
+"""A source's commit times may be off by so much, from one change to another."""
+REMEMBERED_MICROSECONDS = 24 * 3600 * 1_000_000
+"""After so much of the source's time, left keys are forgotten; a change that comes late has them looked up again."""
 
 SEGMENT_ROWS = 65_536
 """So many changes are folded at once at most."""
@@ -144,8 +151,11 @@ class SilverTable:
         properties = self.main.lake.metadata.properties
         self._snapshot_version = bytes.fromhex(properties.get(SNAPSHOT_VERSION_PROPERTY, ""))
         self._unresolved = UNRESOLVED_PROPERTY in properties and properties[UNRESOLVED_PROPERTY] == "true"
-        self._newest = bytes.fromhex(properties.get(NEWEST_VERSION_PROPERTY, ""))
-        self._overtaken = False
+        self._newest: dict[str, bytes] = {}
+        self.begin_after(properties.get(NEWEST_VERSIONS_PROPERTY, "{}"))
+        self._lanes: Collection[str] | None = None
+        self._remembered_since: int | None = None
+        self._latest = 0
         self._complete = _finished(self._bronze_marker)
         self._rebuilding = False
         self._versions_known = self.versions is not None and self.versions.lake.metadata.current_snapshot() is not None
@@ -235,6 +245,7 @@ class SilverTable:
     def finish(self, held: Progress) -> None:
         """Begin to merge all that the next commit takes; the table then holds `held`."""
         self._merge_bounded()
+        self._lanes = held.positions.keys()
         if not self._reading and _finished(held):
             self._submit(self._snapshots_done)
 
@@ -260,14 +271,21 @@ class SilverTable:
             found.append(self.versions.draft({**properties, **self._kind("versions")}, summary))
         if self.quarantine is not None and self.quarantine.dirty:
             found.append(self.quarantine.draft({**properties, **self._kind("quarantine")}, summary))
+        if self._lanes is not None:
+            self._newest = {lane: version for lane, version in self._newest.items() if lane in self._lanes}
+        newest = json.dumps({lane: version.hex() for lane, version in self._newest.items()})
         mine = {
             **self._kind("silver"),
             SNAPSHOT_VERSION_PROPERTY: self._snapshot_version.hex(),
-            NEWEST_VERSION_PROPERTY: self._newest.hex(),
+            NEWEST_VERSIONS_PROPERTY: newest,
             UNRESOLVED_PROPERTY: str(self._unresolved).lower(),
         }
         # Said in the snapshot too: it is no state to go back to.
-        said = {**summary, UNRESOLVED_PROPERTY: "true"} if self._unresolved else summary
+        said = {
+            **summary,
+            **({UNRESOLVED_PROPERTY: "true"} if self._unresolved else {}),
+            NEWEST_VERSIONS_PROPERTY: newest,
+        }
         return [*found, self.main.draft({**properties, **mine}, said)]
 
     def settle(self) -> None:
@@ -277,7 +295,10 @@ class SilverTable:
         for table in self._all:
             if table.dirty or table is self.main:
                 table.settle()
-        if not self._snapshots and not self._overtaken:
+        if self._remembered_since is not None and self._latest - self._remembered_since > REMEMBERED_MICROSECONDS:
+            # Should a change come late again, bronze still has who was left since.
+            self._remembered_since = None
+        if not self._snapshots and self._remembered_since is None:
             # Bronze has the others now. It has not what a transaction left that is still open.
             old, self._stones = self._stones, self._stones.after_boundary()
             old.close()
@@ -300,6 +321,10 @@ class SilverTable:
                 self._merge(changes, chunk=snapshot is not None)
             if boundary:
                 self._advance_tables()
+
+    def begin_after(self, newest: str) -> None:
+        """The table is in another state than before. newest: `NEWEST_VERSIONS_PROPERTY` of that one."""
+        self._newest = {lane: bytes.fromhex(version) for lane, version in json.loads(newest).items()}
 
     def replay(
         self, since: Progress, bronze: LakeTable | None = None, *, snapshots: bool = True, each: Each | None = None
@@ -332,7 +357,9 @@ class SilverTable:
             table.truncate()
         self._stones.close()
         self._stones = Tombstones()
-        self._unresolved, self._snapshot_version, self._newest = False, b"", b""
+        self._unresolved, self._snapshot_version = False, b""
+        self._newest.clear()
+        self._remembered_since = None
         self._rebuilding = self._versions_known
         try:
             for chunk in (True, False):
@@ -404,15 +431,12 @@ class SilverTable:
             start += stretch.changes.num_rows + 1
 
     def _fold(self, changes: pa.RecordBatch, *, chunk: bool) -> None:
-        came, changes = changes, in_order(changes)
-        first, last = (changes.column("_version")[at].as_py() for at in (0, changes.num_rows - 1))
-        overtaken = not chunk and (came is not changes or first <= self._newest)
+        overtaken = not chunk and self._is_overtaken(changes)
         if overtaken:
-            self._remember_left_keys()
-        if not chunk:
-            self._newest = max(self._newest, last)
+            self._remember_left_keys(changes)
+            changes = in_order(changes)
         fold = Fold(changes, self.key, self.main.keys_of)
-        if not overtaken and (chunk or first <= self._snapshot_version):
+        if not overtaken and (chunk or pc.min(changes.column("_version")).as_py() <= self._snapshot_version):
             fold.drop(self._late(fold, remembered=chunk))
         stored = Stored(self.tables, fold, self._miss)
         if self.versions is not None and not self._rebuilding:
@@ -433,18 +457,40 @@ class SilverTable:
             table.kill(found[found != NOWHERE])
         self._append(rows, keys.take(written))
 
-    def _remember_left_keys(self) -> None:
-        """Changes come late: a transport repeats or reorders. From here on every key that is left is remembered."""
-        if not self._overtaken:
-            self._overtaken = True
+    def _is_overtaken(self, changes: pa.RecordBatch) -> bool:
+        """Has one of these changes a version that its lane was past? A transport repeats or reorders.
+
+        Between lanes versions say nothing: a key's changes are in one of them, or in one that follows it. Which a new
+        lane follows nobody says: it is taken to follow all.
+        """
+        lanes, versions = changes.column("_lane"), changes.column("_version")
+        before, overtaken = max(self._newest.values(), default=b""), False
+        for lane in pc.unique(lanes):
+            mine = versions if pc.all(pc.equal(lanes, lane)).as_py() else versions.filter(pc.equal(lanes, lane))
+            name, newest = lane.as_py(), pc.max(mine).as_py()
+            known = self._newest.get(name, before)
+            overtaken |= mine[0].as_py() <= known or not ascending(mine)
+            self._newest[name] = max(known, newest)
+        if self._remembered_since is not None:
+            self._latest = max(self._latest, _microseconds(pc.max(changes.column("_committed_at"))))
+        return overtaken
+
+    def _remember_left_keys(self, changes: pa.RecordBatch) -> None:
+        """From here on every key that is left is remembered, and all that were left since these changes were made."""
+        committed = changes.column("_committed_at")
+        oldest = 0 if committed.null_count else _microseconds(pc.min(committed)) - CLOCK_MICROSECONDS
+        if self._remembered_since is None or oldest < self._remembered_since:
+            self._remembered_since = oldest
+            self._latest = max(self._latest, oldest)
             if not self._snapshots:
-                self._load_tombstones()
+                self._load_tombstones(oldest)
 
     def _late(self, fold: Fold, *, remembered: bool) -> Mask:
         """Which events does the table have a newer row of, or, where that is remembered, was their key left later?"""
         events = np.arange(len(fold))
         keys, versions = fold.keys(events), fold.versions(events)
-        late = self._stones.cover(keys, versions) if remembered else np.zeros(len(fold), np.bool_)
+        # A change by which a key is left may be remembered already, from bronze: made anew, the row is still there.
+        late = self._stones.cover(keys, versions, fold.gone) if remembered else np.zeros(len(fold), np.bool_)
         for table in self.tables:
             found = table.find(keys)
             known = np.flatnonzero(found != NOWHERE)
@@ -508,10 +554,12 @@ class SilverTable:
         """A value that a change did not send is not there; the snapshot that goes on will have it."""
         self._unresolved = True
 
-    def _load_tombstones(self) -> None:
+    def _load_tombstones(self, since: int | None = None) -> None:
+        """since: microseconds of UTC; who left before is of no interest."""
         # What was merged here, and may not be in bronze yet, is later than what bronze has.
         later, self._stones = self._stones, Tombstones()
-        for changes in bronze_changes(self._bronze, None, ("_op", "_version", "before", "after", "_unrepresentable")):
+        columns = ("_op", "_version", "_committed_at", "before", "after", "_unrepresentable")
+        for changes in bronze_changes(self._bronze, None, columns, committed_since=since):
             ops = operations(changes)
             moved = (ops == UPDATE) & np.asarray(changes.column("before").is_valid())
             leaving = changes.filter(pa.array((ops == DELETE) | (ops == TRUNCATE) | moved))
@@ -578,6 +626,10 @@ class SilverTable:
             self._writer.table((SILVER, f"{self.name}_versions"), schema, self._properties("versions")), schema
         )
         return VersionsTable(lake, self.key, followed, self._plan.settings)
+
+
+def _microseconds(moment: pa.Scalar) -> int:
+    return int(moment.value or 0) if moment.is_valid else 0
 
 
 def _finished(held: Progress) -> bool:

@@ -43,8 +43,8 @@ class Tombstones:
         """All keys were left at this version."""
         self._truncated = version if self._truncated is None else max(version, self._truncated)
 
-    def cover(self, keys: Keys, versions: pa.Array) -> Mask:
-        """Row by row: was the key left at this version or later?"""
+    def cover(self, keys: Keys, versions: pa.Array, leaving: Mask | None = None) -> Mask:
+        """Row by row: was the key left at this version or later? leaving: it is, by this very change: later only."""
         covered = np.zeros(len(keys), np.bool_)
         if self._truncated is not None:
             covered |= np.asarray(pc.less_equal(versions, pa.scalar(self._truncated, versions.type)))
@@ -54,7 +54,9 @@ class Tombstones:
             if len(known):
                 self._versions = [pa.concat_arrays(self._versions)]
                 left = self._versions[0].take(pa.array(at[known]))
-                covered[known] |= np.asarray(pc.greater_equal(left, versions.take(pa.array(known))))
+                asked = versions.take(pa.array(known))
+                mine = np.zeros(len(known), np.bool_) if leaving is None else leaving[known]
+                covered[known] |= np.asarray(pc.if_else(mine, pc.greater(left, asked), pc.greater_equal(left, asked)))
         return covered
 
     def bound(self) -> None:
