@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
 
@@ -20,7 +21,7 @@ from catchment.lakehouse.reading.connection import connect_lake
 from catchment.lakehouse.silver import table as silver_module
 from catchment.lakehouse.table import Change
 from catchment.progress import Progress
-from catchment.schema import TableSchema
+from catchment.schema import Column, TableSchema
 from catchment.sinks.iceberg.config import IcebergSinkConfig
 from catchment.sinks.iceberg.sink import IcebergSink
 from pipelines.overtaking import SCHEMA, SIMPLE, Overtaking, write
@@ -215,6 +216,38 @@ def _same(one: dict[str, Any], other: dict[str, Any], columns: list[str]) -> boo
     return all(one[c] == other[c] for c in columns) and ("born" not in columns or one["_text"] == other["_text"])
 
 
+def test_a_column_that_has_a_name_of_silvers_ends_silver_and_not_capture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink, progress = open_sink(tmp_path)
+    wide = TableSchema(SIMPLE.table, (*SIMPLE.columns, Column("_Quality", pa.string(), "text")))
+    sources = [Overtaking(1, SIMPLE, chunks=0), Overtaking(2, wide, chunks=0)]
+    count = sum(len(source.stream) for source in sources)
+    _later(sources[1])
+    for source in sources:
+        sink.schema_change(source.schema)
+        for batch, reached in source.deliver(progress):
+            write(sink, batch, reached)
+            progress = reached
+    sink.flush()
+    sink.close()
+    catalog = load_catalog(LakehouseConfig().catalog, tmp_path)
+    assert catalog.load_table(("bronze", "items")).scan().to_arrow().num_rows == count
+    assert "There is no silver.items: its source has a column _quality" in caplog.text
+    sink, _ = open_sink(tmp_path)
+    sink.close()
+    catalog.close()
+
+
+def _later(source: Overtaking) -> None:
+    """The stream goes on where another one ended."""
+    for row in source.stream:
+        for name in ("_position", "_version"):
+            position = row[name]
+            assert isinstance(position, bytes)
+            row[name] = (1000 + int.from_bytes(position[:8], "big")).to_bytes(8, "big") + bytes(8)
+
+
 def test_a_quarantine_that_is_made_after_the_table_grew_takes_its_rows(tmp_path: Path) -> None:
     columns = SCHEMA.columns
     narrow = TableSchema(SCHEMA.table, (*columns[:2], *columns[3:]))
@@ -227,12 +260,7 @@ def test_a_quarantine_that_is_made_after_the_table_grew_takes_its_rows(tmp_path:
     sink.close()
     (tmp_path / "quality.yaml").write_text(RULES)
     source = Overtaking(2, chunks=0)
-    # The later stream goes on where the first one ended.
-    for row in source.stream:
-        for name in ("_position", "_version"):
-            position = row[name]
-            assert isinstance(position, bytes)
-            row[name] = (1000 + int.from_bytes(position[:8], "big")).to_bytes(8, "big") + bytes(8)
+    _later(source)
     lakehouse = LakehouseConfig(quality=tmp_path / "quality.yaml")
     sink, progress = open_sink(tmp_path, lakehouse)
     for batch, reached in source.deliver(progress):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pyiceberg.types import StructType
@@ -64,7 +64,7 @@ class SilverLayer:
                 if bronze is None or not self._wanted(name):
                     return None
                 columns = key if key is not None else json.loads(bronze.metadata.properties.get(KEY, "[]"))
-                if not columns or self._clash(name, bronze):
+                if not columns or self.clashes(name, _columns(bronze)):
                     return None
                 if known is not None:
                     self._tables.pop(name).close()
@@ -74,6 +74,15 @@ class SilverLayer:
                 known = self._open(name, bronze, tuple(columns))
                 self._tables[name] = known
             return known
+
+    def clashes(self, name: str, columns: Collection[str]) -> bool:
+        """Has the source a column of a name that silver needs? Then there is bronze, and `current`."""
+        taken = {column.lower() for column in columns} & set(OUR_COLUMNS)
+        if taken and name not in self._told:
+            self._told.add(name)
+            which = ", ".join(sorted(taken))
+            log.warning("There is no silver.%s: its source has a column %s, and so would silver.", name, which)
+        return bool(taken)
 
     def opened(self) -> list[SilverTable]:
         """The tables that are open now."""
@@ -168,15 +177,6 @@ class SilverLayer:
                 log.info("silver.%s is made anew: changes had overtaken its snapshot.", silver.name)
                 silver.rebuild()
                 self.commit(silver, marker)
-
-    def _clash(self, name: str, bronze: LakeTable) -> bool:
-        """Has the source a column of a name that silver needs? Then there is bronze, and `current`."""
-        taken = {column.lower() for column in _columns(bronze)} & set(OUR_COLUMNS)
-        if taken and name not in self._told:
-            self._told.add(name)
-            which = ", ".join(sorted(taken))
-            log.warning("There is no silver.%s: its source has a column %s, and so would silver.", name, which)
-        return bool(taken)
 
     def _wanted(self, name: str) -> bool:
         wanted = self._config.silver

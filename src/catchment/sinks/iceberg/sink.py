@@ -81,7 +81,12 @@ class IcebergSink:
     def schema_change(self, schema: TableSchema) -> None:
         self._table(schema).change_schema(schema)
         silver = self._silver.get(schema.table)
-        if silver is not None and schema.key != silver.key:
+        assert self._layer is not None  # noqa: S101 - tells the type checker
+        if silver is not None and self._layer.clashes(silver.name, [column.name for column in schema.columns]):
+            # From here on there is none; what was not merged of it yet is in bronze.
+            del self._silver[schema.table]
+            self._reading.discard(schema.table)
+        elif silver is not None and schema.key != silver.key:
             raise SinkUnavailable(f"Table {schema.table} has another key now; its silver table is built anew.")
         self._schemas.append(schema)
 
