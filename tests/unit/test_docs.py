@@ -13,6 +13,7 @@ from docs.commands import commands, wrong
 from docs.pages import Page, load
 from docs.site import build
 
+from catchment.errors import PositionLost
 from catchment.testing.sinks import SinkConformance, SinkHarness
 
 PAGES = load()
@@ -53,6 +54,9 @@ def test_a_wrong_page_is_found_out(check: Callable[[checks.Pages], Iterator[str]
 
 
 def test_a_page_that_leaves_something_out_is_found_out() -> None:
+    from catchment.sources.shards import Trimmed
+
+    assert issubclass(Trimmed, PositionLost), "a kind of it that is loaded changes nothing"
     assert any("`catchment run`" in said for said in checks.commands_described(page("", "docs/commands.md")))
     assert any("`snapshots_kept`" in said for said in checks.options_described(page("", "docs/configuration.md")))
     assert any("`PositionLost`" in said for said in checks.errors_described(page("", "docs/troubleshooting.md")))
