@@ -169,7 +169,7 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.mark.parametrize("rules", [False, True], ids=["plain", "quarantine"])
 def test_any_state_comes_back_stays_and_the_resumed_table_is_the_source(tmp_path: Path, rules: bool) -> None:
-    for seed in seeds(3):
+    for seed in seeds(2):
         directory = tmp_path / str(seed)
         directory.mkdir()
         lake = Lake(directory, Overtaking(seed, chunks=seed % 3), rules=rules)
