@@ -44,7 +44,13 @@ def answer_plainly(client: Any, service: str, operation: str) -> None:
 def _parse_plainly(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
     kind = str(response_dict["headers"].get("content-type", ""))
     if response_dict["status_code"] == 200 and "json" in kind:
-        customized_response_dict.update(json.loads(response_dict["body"]))
+        try:
+            customized_response_dict.update(json.loads(response_dict["body"]))
+        except ValueError:
+            # As any other answer that broke off.
+            from botocore.exceptions import ResponseStreamingError
+
+            raise ResponseStreamingError(error="the answer is not JSON") from None
         customized_response_dict[PLAIN] = True
         response_dict["body"] = b"{}"
 
