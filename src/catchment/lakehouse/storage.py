@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyiceberg.io import FileIO, InputFile, OutputFile, OutputStream
 
+from catchment.durable import make_durable
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import local_path
 from catchment.telemetry import LOGGER
@@ -91,16 +92,16 @@ class LocalStorage:
         directories = sorted({path.parent for path in paths})
         if len(paths) < 4:
             for path in paths:
-                _fsync(path)
+                make_durable(path)
         else:
             # Journals commit in groups: asking for several at once costs hardly more than asking for one.
             with ThreadPoolExecutor(4, thread_name_prefix="fsync") as pool:
-                list(pool.map(_fsync, paths))
+                list(pool.map(make_durable, paths))
         for directory in directories:
-            _fsync(directory)
+            make_durable(directory)
 
     def sync_directory(self, location: str) -> None:
-        _fsync(_path(location).parent)
+        make_durable(_path(location).parent)
 
     def delete(self, locations: Iterable[str]) -> None:
         for location in locations:
@@ -215,12 +216,4 @@ def _make_durable_directory(directory: Path) -> None:
         directory = directory.parent
     for one in reversed(missing):
         one.mkdir(exist_ok=True)
-        _fsync(one.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        make_durable(one.parent)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from catchment.durable import make_durable
 from catchment.errors import Fatal, LeaseHeld
 
 
@@ -48,7 +49,7 @@ class Checkpoint:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self.path)
-        sync_directory(self.path.parent)
+        make_durable(self.path.parent)
 
     def close(self) -> None:
         """Let another process have it. May be called twice."""
@@ -63,15 +64,6 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def sync_directory(path: Path) -> None:
-    """Make a directory's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(slots=True)

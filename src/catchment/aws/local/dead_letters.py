@@ -7,7 +7,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from catchment.aws.local.checkpoint import sync_directory
+from catchment.durable import make_durable
 
 
 class DeadLetters:
@@ -29,4 +29,4 @@ class DeadLetters:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        sync_directory(self.path.parent)
+        make_durable(self.path.parent)

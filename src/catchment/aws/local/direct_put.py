@@ -18,10 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
-from catchment.aws.local.checkpoint import sync_directory
 from catchment.aws.local.counters import Counters
 from catchment.aws.local.intake import IncomingPage, IncomingRecord
 from catchment.aws.local.patience import now_ms
+from catchment.durable import make_durable
 
 RECORD_BYTES = 1000 * 1024
 BATCH_RECORDS = 500
@@ -57,7 +57,7 @@ class Journal:
         last.touch(mode=0o600)
         self._cut_torn_line(last)
         self._file = last.open("ab")
-        sync_directory(directory)
+        make_durable(directory)
         self._end = self._segments[-1] + self._file.tell()
 
     def append(self, records: list[bytes]) -> None:
@@ -137,7 +137,7 @@ class Journal:
         self._file.close()
         self._file = self._path(self._end).open("ab")
         self._segments.append(self._end)
-        sync_directory(self._directory)
+        make_durable(self._directory)
 
     @staticmethod
     def _cut_torn_line(path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import time
 import zipfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from catchment.durable import make_durable
 from catchment.errors import ConfigError, SinkUnavailable
 from catchment.lakehouse.catalog import BUSY_TIMEOUT_SECONDS, CATALOG_NAME, catalog_properties, is_sql, sqlite_file
 from catchment.lakehouse.config import LakehouseConfig
@@ -83,9 +83,9 @@ def back_up(lakehouse: LakehouseConfig, directory: Path, pipeline: str, target: 
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(MANIFEST, json.dumps(asdict(manifest), indent=2))
             archive.write(copy, DATABASE)
-        durable(packed)
+        make_durable(packed)
         packed.replace(target)
-        durable(target.resolve().parent)
+        make_durable(target.resolve().parent)
     return manifest
 
 
@@ -119,15 +119,6 @@ def table_locations(database: Path) -> dict[Name, str]:
             (CATALOG_NAME,),
         ).fetchall()
     return {(layer, table): location for layer, table, location in rows}
-
-
-def durable(path: Path) -> None:
-    """Make a file, or a directory's entries, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _copy(file: Path, copy: Path) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
+from catchment.durable import make_durable
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import CATALOG_NAME
-from catchment.lakehouse.recovery.backup import Name, durable
+from catchment.lakehouse.recovery.backup import Name
 from catchment.lakehouse.storage import writing
 from catchment.progress import Progress
 
@@ -37,9 +38,9 @@ def put_in_place(staged: Path, catalog: Path, locations: Locations, progress: Pr
         fresh = catalog.with_name(f"{catalog.name}.restoring")
         shutil.copyfile(staged, fresh)
         _point(fresh, locations, progress, _epochs(aside))
-        durable(fresh)
+        make_durable(fresh)
         fresh.replace(catalog)
-        durable(catalog.parent)
+        make_durable(catalog.parent)
     return aside
 
 
@@ -123,13 +124,13 @@ def _set_aside(catalog: Path) -> Path | None:
     for file, copy in zip((catalog, *logs), (aside, *copies), strict=True):
         if file.exists():
             shutil.copyfile(file, copy)
-            durable(copy)
+            make_durable(copy)
     if not catalog.exists():
         _remove(logs)
         return None
     if _fold_log_in(catalog):
         shutil.copyfile(catalog, aside)
-        durable(aside)
+        make_durable(aside)
         _remove(copies)
     else:
         _remove(logs)

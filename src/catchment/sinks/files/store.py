@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from catchment.durable import make_durable
 from catchment.errors import LeaseHeld, SinkRefused, SinkUnavailable
 
 _THE_ONLY_VERSION = "there"
@@ -175,7 +176,7 @@ class LocalStore:
                     os.fsync(file.fileno())
                 self._make_directory(target.parent)
                 temporary.replace(target)
-                _sync_directory(target.parent)
+                make_durable(target.parent)
             except BaseException:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
@@ -198,15 +199,7 @@ class LocalStore:
             return
         self._make_directory(directory.parent)
         directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        make_durable(directory.parent)
 
 
 @contextmanager
