@@ -271,7 +271,7 @@ def _moment(value: Mapping[str, Any]) -> tuple[str | None, bool]:
         return _epoch(value.get("N")), False
     found = CANONICAL.fullmatch(text)
     if found is None:
-        return (_epoch(text) if EPOCH_TEXT.fullmatch(text) else _iso_8601(text)), False
+        return (_epoch(text) if EPOCH_TEXT.fullmatch(text) else _in_utc(text)), False
     return (f"{found[1]} {found[2]}", True) if _is_day(found[1]) else (None, False)
 
 
@@ -291,14 +291,28 @@ def _epoch(text: str | None) -> str | None:
         return None
 
 
-def _iso_8601(text: str) -> str | None:
+def iso_8601(text: str) -> tuple[datetime, str] | None:
+    """The second that an ISO 8601 text names, in its zone (UTC where it has none), and the digits below it.
+
+    None when it names no time.
+    """
     found = ISO_8601.fullmatch(text)
     if found is None:
         return None
     day, minute, second, fraction, offset_hours, offset_minutes = found.groups(default="")
     zone = f"{offset_hours}:{offset_minutes or '00'}" if offset_hours else "+00:00"
     try:
-        moment = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{zone}").astimezone(UTC)
-    except (ValueError, OverflowError):
+        return datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{zone}"), fraction
+    except ValueError:
         return None
-    return f"{moment.replace(tzinfo=None).isoformat(' ')}.{fraction[:3]:0<3}"
+
+
+def _in_utc(text: str) -> str | None:
+    found = iso_8601(text)
+    if found is None:
+        return None
+    moment, fraction = found
+    try:
+        return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(' ')}.{fraction[:3]:0<3}"
+    except OverflowError:
+        return None

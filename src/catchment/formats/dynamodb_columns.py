@@ -11,7 +11,7 @@ import re
 from binascii import a2b_base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Underflow
 from math import isfinite
 from typing import Any
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.formats.clean_record import EPOCH_TEXT, ISO_8601
+from catchment.formats.clean_record import EPOCH_TEXT, iso_8601
 from catchment.formats.dynamodb_attributes import LETTERS
 from catchment.formats.stream_record import EPOCH, UNITS, PoisonRecord, epoch_microseconds
 from catchment.schema import UTC_MICROSECONDS
@@ -259,15 +259,10 @@ def _moment(text: str) -> int | None:
     """Microseconds since 1970 of an S; None when it is no time, or a finer one."""
     if EPOCH_TEXT.fullmatch(text):
         return _epoch(text)
-    found = ISO_8601.fullmatch(text)
+    found = iso_8601(text)
     if found is None:
         return None
-    day, minute, second, fraction, offset_hours, offset_minutes = found.groups(default="")
-    zone = f"{offset_hours}:{offset_minutes or '00'}" if offset_hours else "+00:00"
-    try:
-        moment = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{zone}")
-    except ValueError:
-        return None
+    moment, fraction = found
     if fraction[6:].strip("0"):
         return None
     return (moment - EPOCH) // timedelta(microseconds=1) + int(fraction[:6].ljust(6, "0"))
