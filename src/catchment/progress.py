@@ -78,6 +78,10 @@ class Progress:
             found.setdefault(snapshot.rpartition("@")[0] or snapshot, {})[snapshot] = names
         return found
 
+    def without_retired(self) -> Progress:
+        """The same, with retired lanes forgotten."""
+        return Progress({lane: at for lane, at in self.positions.items() if at != RETIRED}, self.chunks)
+
     def brief(self) -> Progress:
         """The same with fewer words: of a snapshot that is not finished, only that it was begun (no chunks)."""
         chunks = {table: names if names == ALL_CHUNKS else frozenset() for table, names in self.chunks.items()}
@@ -87,7 +91,7 @@ class Progress:
         """One line of JSON with sorted keys; positions in hex. Retired lanes are left out."""
         return json.dumps(
             {
-                "positions": {lane: at.hex() for lane, at in self.positions.items() if at != RETIRED},
+                "positions": {lane: at.hex() for lane, at in self.without_retired().positions.items()},
                 "chunks": {table: sorted(names) for table, names in self.chunks.items()},
             },
             sort_keys=True,

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from catchment.aws_client import aws_client
-from catchment.progress import RETIRED, Progress
+from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema
 from catchment.sources.aws_answers import answer_plainly
 from catchment.sources.base import Event, SchemaChange, SourceStatus
@@ -66,8 +66,7 @@ class DynamoDbSource:
         # DynamoDB itself is told nothing. Lanes that are retired are said again, for a while, by the captures.
         for capture in self._captures:
             capture.settle(progress)
-        kept = {lane: at for lane, at in self._progress.positions.items() if at != RETIRED}
-        self._progress = Progress(kept, self._progress.chunks)
+        self._progress = self._progress.without_retired()
 
     def head(self) -> Progress:
         head = Progress()

@@ -9,7 +9,7 @@ from collections import deque
 from catchment import failpoint
 from catchment.aws_client import aws_client
 from catchment.errors import PositionLost
-from catchment.progress import RETIRED, Progress
+from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema
 from catchment.sources.base import Event, Idle, SchemaChange, SourceStatus, TransactionEnd
 from catchment.sources.kinesis.config import KinesisSourceConfig
@@ -83,8 +83,7 @@ class KinesisSource:
     def acknowledge(self, progress: Progress) -> None:
         # Kinesis itself is told nothing. Lanes that are retired are said again, for a while, by `_positions`.
         self._lanes.settle(progress)
-        kept = {lane: at for lane, at in self._progress.positions.items() if at != RETIRED}
-        self._progress = Progress(kept, self._progress.chunks)
+        self._progress = self._progress.without_retired()
 
     def head(self) -> Progress:
         now = time.time_ns() // 1000
