@@ -467,10 +467,10 @@ class SilverTable:
         before, overtaken = max(self._newest.values(), default=b""), False
         for lane in pc.unique(lanes):
             mine = versions if pc.all(pc.equal(lanes, lane)).as_py() else versions.filter(pc.equal(lanes, lane))
-            name, newest = lane.as_py(), pc.max(mine).as_py()
+            name, straight = lane.as_py(), ascending(mine)
             known = self._newest.get(name, before)
-            overtaken |= mine[0].as_py() <= known or not ascending(mine)
-            self._newest[name] = max(known, newest)
+            overtaken |= mine[0].as_py() <= known or not straight
+            self._newest[name] = max(known, (mine[-1] if straight else pc.max(mine)).as_py())
         if self._remembered_since is not None:
             self._latest = max(self._latest, _microseconds(pc.max(changes.column("_committed_at"))))
         return overtaken
