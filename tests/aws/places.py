@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from aws.account import AwsAccount
 from catchment.aws.local.counters import RunnerSnapshot
@@ -50,14 +49,6 @@ def put(aws: AwsAccount, *data: bytes) -> None:
     for start in range(0, len(entries), 500):
         answer = aws.client("kinesis").put_records(StreamName=STREAM, Records=entries[start : start + 500])
         assert answer["FailedRecordCount"] == 0
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 class Runner(Protocol):

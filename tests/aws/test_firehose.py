@@ -16,7 +16,7 @@ import pytest
 
 from aws.account import AwsAccount
 from aws.lambdas import deploy
-from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running, until
+from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running
 from catchment.aws.local.checkpoint import Pages
 from catchment.aws.local.counters import RunnerSnapshot
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
@@ -24,6 +24,7 @@ from catchment.aws.local.direct_put import Journal, Rejected
 from catchment.aws.local.error_output import failed_records
 from catchment.aws.local.firehose import Firehose
 from catchment.errors import ConfigError, Fatal, LeaseHeld, SinkRefused, SinkUnavailable
+from waiting import wait_for
 
 NAME = "gadget-sales-delivery"
 HANDLERS = "aws.transforms"
@@ -233,7 +234,7 @@ def test_a_stream_that_was_made_anew_is_read_from_its_start(stream: AwsAccount, 
     made = kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamCreationTimestamp"]
     kinesis.delete_stream(StreamName=STREAM)
     # The stand-in tells streams of one name apart by the second.
-    until(lambda: time.time() > made.timestamp() + 1, "another second has begun")
+    wait_for(lambda: time.time() > made.timestamp() + 1, "another second has begun")
     kinesis.get_waiter("stream_not_exists").wait(StreamName=STREAM)
     kinesis.create_stream(StreamName=STREAM, ShardCount=2)
     kinesis.get_waiter("stream_exists").wait(StreamName=STREAM)

@@ -24,7 +24,7 @@ import pytest
 from aws.account import AwsAccount
 from aws.busy_aws import BusyAws
 from aws.orders import TABLE, Writer, latest_orders, make_table, scanned, set_stream, write
-from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running, until
+from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running
 from aws.test_pipe import records
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 from catchment.aws.local.firehose import Firehose
@@ -34,6 +34,7 @@ from catchment.aws.local.replay import MARK, Replayed, replay, to_kinesis
 from catchment.aws.local.s3_place import S3Place
 from e2e.cli import run_command
 from seeds import first_seed
+from waiting import wait_for
 
 NAME = "gadget-sales-delivery"
 HANDLER = "catchment.aws.firehose_transform:handler"
@@ -240,8 +241,8 @@ def test_a_stream_that_is_disabled_and_enabled_among_writes_leaves_no_gap(
             writer.write(choose.randrange(20, 80))
             set_stream(journey, enabled=True)
             writer.write(choose.randrange(20, 80))
-            until(lambda count=count: len(reconciled) == count, "the pipe goes over")  # type: ignore[misc]
-        until(lambda: lake(journey) == scanned(journey), "the lake is the table")
+            wait_for(lambda count=count: len(reconciled) == count, "the pipe goes over")  # type: ignore[misc]
+        wait_for(lambda: lake(journey) == scanned(journey), "the lake is the table")
 
 
 def test_a_reconciliation_that_was_killed_is_made_up_for(journey: AwsAccount, tmp_path: Path, seed: int) -> None:
@@ -275,9 +276,9 @@ def test_shards_are_split_and_merged_under_load(kinesis_local: AwsAccount, tmp_p
         for change in reshard(aws):
             seen = carrying.snapshot().put
             change()
-            until(lambda seen=seen: carrying.snapshot().put > seen or writing.done(), "writes go on")  # type: ignore[misc]
+            wait_for(lambda seen=seen: carrying.snapshot().put > seen or writing.done(), "writes go on")  # type: ignore[misc]
         writing.result()
-        until(lambda: lake(aws) == scanned(aws), "the lake is the table")
+        wait_for(lambda: lake(aws) == scanned(aws), "the lake is the table")
     assert len(aws.client("kinesis").list_shards(StreamName=STREAM)["Shards"]) > 4
     found = event_ids(aws)
     assert len(found) == len(set(found)) == carrying.snapshot().put
@@ -288,7 +289,7 @@ def reshard(aws: AwsAccount) -> Iterator[Any]:
     kinesis = aws.client("kinesis")
 
     def leaves() -> list[dict[str, Any]]:
-        until(
+        wait_for(
             lambda: (
                 kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamStatus"]
                 == "ACTIVE"

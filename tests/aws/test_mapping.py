@@ -15,7 +15,7 @@ from aws import consumers
 from aws.account import AwsAccount
 from aws.lambdas import deploy
 from aws.orders import TABLE, latest_orders, make_table, remove, scanned, write
-from aws.places import STREAM, make_bucket, make_stream, objects, put, running, until
+from aws.places import STREAM, make_bucket, make_stream, objects, put, running
 from catchment.aws.local.counters import RunnerSnapshot
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 from catchment.aws.local.event_source_mapping import EventSourceMapping, MappingRules
@@ -26,6 +26,7 @@ from catchment.aws.local.pipe import Pipe
 from catchment.aws.local.stream_batch import GivenUp, Interrupted, Records, RetryRules, handle
 from catchment.errors import ConfigError
 from seeds import first_seed
+from waiting import wait_for
 
 SEED = first_seed()
 
@@ -249,7 +250,7 @@ def test_a_window_gathers_what_comes_bit_by_bit(stream: AwsAccount, tmp_path: Pa
     with running(mapping):
         for number in range(5):
             put(stream, b"%d" % number)
-        until(lambda: mapping.snapshot().put == 5, "five records are handled")
+        wait_for(lambda: mapping.snapshot().put == 5, "five records are handled")
     assert consumers.seen == [b"5"]
 
 

@@ -7,9 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,6 +16,7 @@ import pytest
 from aws.account import AwsAccount, account_number, enter
 from catchment.demo.ministack import MiniStack
 from catchment.errors import ConfigError
+from waiting import wait_for
 
 CACHE = Path(__file__).parents[2] / ".cache" / "catchment"
 
@@ -29,13 +28,6 @@ server = MiniStack(sys.argv[1], cache=Path(sys.argv[2])).start()
 print(server.pid, flush=True)
 time.sleep(600)
 """
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
 
 
 def ended(pid: int) -> bool:
@@ -58,7 +50,7 @@ def test_it_ends_when_whoever_started_it_is_killed(ministack: MiniStack, tmp_pat
     holder.wait()
     holder.stdout.close()
     for one in family:
-        wait_until(lambda one=one: ended(one))  # type: ignore[misc]
+        wait_for(lambda one=one: ended(one))  # type: ignore[misc]
 
 
 def test_it_listens_on_this_machine_only(ministack: MiniStack) -> None:

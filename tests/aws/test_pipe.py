@@ -12,7 +12,7 @@ import pytest
 
 from aws.account import AwsAccount
 from aws.orders import TABLE, latest_orders, make_table, remove, scanned, set_stream, write
-from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, running, until
+from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, running
 from catchment.aws.local.change_event import KeyPath
 from catchment.aws.local.counters import RunnerSnapshot
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
@@ -21,6 +21,7 @@ from catchment.aws.local.ordered_put import Entry, _next_call, partition_key
 from catchment.aws.local.pipe import Pipe
 from catchment.aws.local.reconciliation import Reconciliation
 from catchment.errors import ConfigError, PositionLost, SourceRefused
+from waiting import wait_for
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_a_stream_that_was_enabled_again_is_followed_and_the_gap_is_reconciled(
     with running(pipe), running(delivery(journey, tmp_path)):
         for key in ("kept", "changed", "removed", "removed later"):
             write(journey, key)
-        until(lambda: pipe.snapshot().put == 4, "four changes are in Kinesis")
+        wait_for(lambda: pipe.snapshot().put == 4, "four changes are in Kinesis")
         set_stream(journey, enabled=False)
         write(journey, "changed", quantity={"N": "9"})
         write(journey, "new")
@@ -117,8 +118,8 @@ def test_a_stream_that_was_enabled_again_is_followed_and_the_gap_is_reconciled(
         set_stream(journey, enabled=True)
         write(journey, "after")
         remove(journey, "removed later")
-        until(lambda: "reconciled" in pipe.snapshot().note, "the pipe has gone over")
-        until(lambda: latest_orders(objects(journey, "sales/")) == scanned(journey), "the lake is the table")
+        wait_for(lambda: "reconciled" in pipe.snapshot().note, "the pipe has gone over")
+        wait_for(lambda: latest_orders(objects(journey, "sales/")) == scanned(journey), "the lake is the table")
     corrections = [one for one in (json.loads(one["Data"]) for one in records(journey)) if one.get("userIdentity")]
     assert {one["dynamodb"]["SequenceNumber"] for one in corrections} == {"0"}
     assert {one["eventSourceARN"] for one in corrections} == {latest_arn(journey)}

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from aws.account import AwsAccount
+from waiting import wait_for
 
 TABLE = "OrderTable"
 STREAM = "gadget-sales-stream"
@@ -29,15 +30,6 @@ ROLE = "arn:aws:iam::000000000001:role/gadget-sales"
 def lacks(what: str) -> pytest.MarkDecorator:
     """MiniStack 1.5.33 does not do this; strict, so that we hear when it does."""
     return pytest.mark.xfail(strict=True, reason=f"MiniStack lacks {what}", raises=(AssertionError, KeyError))
-
-
-def until(holds: Callable[[], Any], seconds: float = 30) -> Any:
-    """The first answer that is true."""
-    deadline = time.monotonic() + seconds
-    while not (answer := holds()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
-    return answer
 
 
 def refusal(call: Callable[..., Any], **arguments: Any) -> str:
@@ -61,7 +53,7 @@ def order_table(aws: AwsAccount, view: str = "NEW_AND_OLD_IMAGES") -> Any:
         BillingMode="PAY_PER_REQUEST",
         StreamSpecification={"StreamEnabled": True, "StreamViewType": view},
     )
-    until(lambda: dynamodb.describe_table(TableName=TABLE)["Table"]["TableStatus"] == "ACTIVE")
+    wait_for(lambda: dynamodb.describe_table(TableName=TABLE)["Table"]["TableStatus"] == "ACTIVE")
     return dynamodb
 
 
@@ -195,12 +187,12 @@ def test_a_stream_switched_off_and_on_is_another_one_with_a_later_label(aws: Aws
     dynamodb.put_item(TableName=TABLE, Item=order("1"))
     first = stream_arn(aws)
     dynamodb.update_table(TableName=TABLE, StreamSpecification={"StreamEnabled": False})
-    until(lambda: dynamodb.describe_table(TableName=TABLE)["Table"]["TableStatus"] == "ACTIVE")
+    wait_for(lambda: dynamodb.describe_table(TableName=TABLE)["Table"]["TableStatus"] == "ACTIVE")
     dynamodb.put_item(TableName=TABLE, Item=order("2"))
     dynamodb.update_table(
         TableName=TABLE, StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
     )
-    until(lambda: dynamodb.describe_table(TableName=TABLE)["Table"]["TableStatus"] == "ACTIVE")
+    wait_for(lambda: dynamodb.describe_table(TableName=TABLE)["Table"]["TableStatus"] == "ACTIVE")
     dynamodb.put_item(TableName=TABLE, Item=order("3"))
     second = stream_arn(aws)
     assert first.rpartition("/")[2] < second.rpartition("/")[2]
@@ -286,7 +278,7 @@ def test_a_scan_comes_in_pages_and_in_segments(aws: AwsAccount) -> None:
 def sales_stream(aws: AwsAccount, shards: int = 1) -> Any:
     kinesis = aws.client("kinesis")
     kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
-    until(
+    wait_for(
         lambda: (
             kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE"
         )
@@ -329,7 +321,7 @@ def test_reading_kinesis_goes_on_after_a_sequence_number_and_at_a_time(aws: AwsA
     first = kinesis.put_record(StreamName=STREAM, Data=b"first", PartitionKey="1")
     (arrived,) = [record["ApproximateArrivalTimestamp"] for record in records(kinesis, shard)]
     middle = arrived + timedelta(milliseconds=10)
-    until(lambda: datetime.now(UTC) > middle)
+    wait_for(lambda: datetime.now(UTC) > middle)
     kinesis.put_record(StreamName=STREAM, Data=b"second", PartitionKey="1")
     after = records(kinesis, shard, "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=first["SequenceNumber"])
     assert [record["Data"] for record in after] == [b"second"]
@@ -355,7 +347,7 @@ def test_a_split_shard_keeps_its_records(aws: AwsAccount) -> None:
     (shard,) = kinesis.list_shards(StreamName=STREAM)["Shards"]
     kinesis.put_record(StreamName=STREAM, Data=b"before", PartitionKey="1")
     kinesis.split_shard(StreamName=STREAM, ShardToSplit=shard["ShardId"], NewStartingHashKey=str(2**127))
-    until(lambda: len(kinesis.list_shards(StreamName=STREAM)["Shards"]) > 1)
+    wait_for(lambda: len(kinesis.list_shards(StreamName=STREAM)["Shards"]) > 1)
     assert shard["ShardId"] in [one["ShardId"] for one in kinesis.list_shards(StreamName=STREAM)["Shards"]]
     assert [record["Data"] for record in records(kinesis, shard["ShardId"])] == [b"before"]
 
@@ -376,10 +368,10 @@ def test_a_pipe_carries_changes_to_kinesis(aws: AwsAccount) -> None:
         TargetParameters={"KinesisStreamParameters": {"PartitionKey": "$.dynamodb.Keys.orderid.S"}},
         DesiredState="RUNNING",
     )
-    until(lambda: aws.client("pipes").describe_pipe(Name="gadget-sales")["CurrentState"] == "RUNNING")
+    wait_for(lambda: aws.client("pipes").describe_pipe(Name="gadget-sales")["CurrentState"] == "RUNNING")
     dynamodb.put_item(TableName=TABLE, Item=order("7421"))
     (shard,) = [shard["ShardId"] for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]]
-    until(lambda: records(kinesis, shard), seconds=3)
+    wait_for(lambda: records(kinesis, shard), seconds=3)
 
 
 # -- S3 --------------------------------------------------------------------------------------------
@@ -630,8 +622,8 @@ def ask(aws: AwsAccount, sql: str) -> tuple[str, list[list[str | None]]]:
     def state() -> str:
         return str(athena.get_query_execution(QueryExecutionId=query)["QueryExecution"]["Status"]["State"])
 
-    state_at_end = until(lambda: found if (found := state()) in ends else None)
-    if state_at_end != "SUCCEEDED":
+    wait_for(lambda: state() in ends, "the end of the query")
+    if (state_at_end := state()) != "SUCCEEDED":
         return state_at_end, []
     rows = athena.get_query_results(QueryExecutionId=query)["ResultSet"]["Rows"]
     return state_at_end, [[cell.get("VarCharValue") for cell in row["Data"]] for row in rows]
@@ -676,7 +668,7 @@ def delivery(aws: AwsAccount, **destination: Any) -> Any:
             **destination,
         },
     )
-    until(
+    wait_for(
         lambda: (
             firehose.describe_delivery_stream(DeliveryStreamName="gadget-sales-delivery")["DeliveryStreamDescription"][
                 "DeliveryStreamStatus"
@@ -730,7 +722,7 @@ def test_firehose_gathers_records_into_one_object(aws: AwsAccount) -> None:
     firehose.put_record_batch(
         DeliveryStreamName="gadget-sales-delivery", Records=[{"Data": b"%d\n" % number} for number in range(5)]
     )
-    keys = until(lambda: [one["Key"] for one in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])])
+    keys = wait_for(lambda: [one["Key"] for one in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])])
     assert s3.get_object(Bucket=BUCKET, Key=keys[0])["Body"].read() == b"0\n1\n2\n3\n4\n"
 
 
@@ -753,4 +745,4 @@ def handler(event, context):
         },
     )
     firehose.put_record(DeliveryStreamName="gadget-sales-delivery", Record={"Data": b"x"})
-    until(lambda: s3.list_objects_v2(Bucket=BUCKET, Prefix="errors/").get("Contents"), seconds=3)
+    wait_for(lambda: s3.list_objects_v2(Bucket=BUCKET, Prefix="errors/").get("Contents"), seconds=3)

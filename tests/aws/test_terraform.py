@@ -23,7 +23,7 @@ from aws.terraform import MODULE, NoTerraformError, Terraform, find_terraform
 from catchment.aws.bundle import bundle
 from catchment.demo.gadgets_outcome import COLUMNS, scanned_orders
 from catchment.demo.ministack import MiniStack
-from pipelines.lake import wait_for
+from waiting import wait_for
 
 READ_ONLY_WITHOUT_ARN: frozenset[str] = frozenset()
 """Actions that AWS allows on `*` only. There are none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -111,11 +110,3 @@ class DynamoDbHarness(SourceHarness):
 
     def add_column(self, table: str, column: str) -> None:
         """Nothing to do: an attribute is there with its first value."""
-
-
-def wait_for(condition: Any, seconds: float = 30.0) -> None:
-    """Wait until `condition()` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)

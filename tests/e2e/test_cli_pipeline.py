@@ -19,7 +19,8 @@ import catchment
 from catchment.cli.results import write
 from catchment.config import load
 from catchment.lakehouse.ops import OpsStore
-from e2e.cli import PIPELINE, Done, command, run_command, run_sql, wait_for, write_pipeline
+from e2e.cli import PIPELINE, Done, command, run_command, run_sql, write_pipeline
+from waiting import wait_for
 
 SHOP = (
     "CREATE TABLE orders (order_id bigint PRIMARY KEY, email text, total numeric(12,2), made timestamptz)",

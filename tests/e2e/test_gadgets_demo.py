@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -30,6 +29,7 @@ from catchment.demo.ministack import MiniStack
 from catchment.errors import ConfigError
 from conftest import CACHE
 from e2e.test_shop_demo import command, finish, processes_of, wait_for_line
+from waiting import wait_for
 
 QUERIES = {"changes_by_upi": CHANGES_BY_UPI, "units_today": UNITS_TODAY}
 
@@ -56,13 +56,6 @@ def start(ministack: MiniStack, open_directory: Path) -> Iterator[Callable[..., 
     for one in started:
         one.kill()
         one.communicate()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_both_shapes_end_with_the_orders_of_the_table(

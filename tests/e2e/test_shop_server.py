@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +15,9 @@ import pytest
 
 from catchment.demo.postgres import NOT_DURABLE, EmbeddedPostgres
 from catchment.errors import ConfigError
+from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets and accounts")
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 def ask(dsn: str, query: str) -> str:
@@ -118,7 +111,7 @@ def test_ends_with_a_process_that_was_killed(open_directory: Path) -> None:
         assert server.running
         owner.send_signal(signal.SIGKILL)
         owner.wait(30)
-    until(lambda: not server.running)
+    wait_for(lambda: not server.running)
 
 
 def test_a_server_whose_process_was_killed_is_replaced_not_relied_on(open_directory: Path) -> None:
@@ -226,7 +219,9 @@ def test_a_database_is_dropped_with_a_slot_that_is_in_use(
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: ask(postgres.dsn, "SELECT active FROM pg_replication_slots WHERE slot_name = 'held'") == "True")
+        wait_for(
+            lambda: ask(postgres.dsn, "SELECT active FROM pg_replication_slots WHERE slot_name = 'held'") == "True"
+        )
         drop_database(postgres.dsn, "held")
     finally:
         reader.kill()

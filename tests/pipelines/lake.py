@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +76,6 @@ def query(pipeline: Path, statement: str) -> list[tuple[Any, ...]]:
     """What a fresh connection to the lake says."""
     with catchment.connect(pipeline) as connection:
         return connection.execute(statement).fetchall()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0, what: str = "the condition") -> None:
-    """Wait on a condition, never on time alone."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds:.0f} s"
-        time.sleep(0.05)
 
 
 def source_rows(dsn: str, table: str, key: tuple[str, ...]) -> list[tuple[Any, ...]]:

@@ -23,7 +23,8 @@ from catchment.lakehouse.recovery.restore import Mode, Restore, restoring
 from catchment.progress import Progress
 from catchment.testing.lake import silver_differences
 from pipelines import iceberg_writer as writer
-from pipelines.lake import run, wait_for
+from pipelines.lake import run
+from waiting import wait_for
 
 TRANSACTIONS = 40
 LAKE = LakehouseConfig()

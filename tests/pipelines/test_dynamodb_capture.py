@@ -29,8 +29,9 @@ from pipelines.gadget_table import (
     make_table,
     table_rows,
 )
-from pipelines.lake import catch_up, expect_once, expect_verified, query, run, start, wait_for
+from pipelines.lake import catch_up, expect_once, expect_verified, query, run, start
 from seeds import first_seed
+from waiting import wait_for
 
 
 @pytest.fixture

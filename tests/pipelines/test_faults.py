@@ -15,8 +15,9 @@ from catchment import config
 from catchment.demo.postgres import EmbeddedPostgres
 from catchment.errors import LeaseHeld, SourceUnavailable
 from catchment.telemetry import Report
-from pipelines.lake import catch_up, expect_equal, expect_once, query, wait_for, write_pipeline
+from pipelines.lake import catch_up, expect_equal, expect_once, query, write_pipeline
 from pipelines.workload import TABLES, Workload, set_up
+from waiting import wait_for
 
 
 class Running:

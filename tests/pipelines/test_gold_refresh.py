@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from catchment.lakehouse.gold.refresher import GoldRefresher
 from catchment.lakehouse.gold.table import SNAPSHOTS_KEPT
 from pipelines.bronze_lake import BronzeLake, rows
 from pipelines.lake import catch_up, write_pipeline
+from waiting import wait_for
 
 BY_CITY = (
     "-- key: city\nSELECT city, sum(amount) AS amount, count(*) AS n FROM current.orders GROUP BY city ORDER BY city"
@@ -222,13 +221,6 @@ def test_a_model_waits_for_a_table_that_is_not_captured_yet(lake: BronzeLake) ->
     assert layer.refresh()["later"].rows == 1
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited 30 s in vain"
-        threading.Event().wait(0.02)
-
-
 @pytest.fixture
 def refresher(lake: BronzeLake) -> Iterator[GoldRefresher]:
     (lake.directory / "gold" / "by_city.sql").write_text(BY_CITY)
@@ -241,9 +233,9 @@ def refresher(lake: BronzeLake) -> Iterator[GoldRefresher]:
 
 def test_the_refresher_follows_bronze_until_it_is_stopped(lake: BronzeLake, refresher: GoldRefresher) -> None:
     refresher.start()
-    until(lambda: refresher.status().get("by_city") is not None and refresher.status()["by_city"].rows == 2)
+    wait_for(lambda: refresher.status().get("by_city") is not None and refresher.status()["by_city"].rows == 2)
     lake.append("orders", order(9, "Bodø"))
-    until(lambda: refresher.status()["by_city"].rows == 3)
+    wait_for(lambda: refresher.status()["by_city"].rows == 3)
     refresher.stop()
     lake.append("orders", order(10, "Tromsø"))
     assert refresher.refresh()["by_city"].rows == 4
@@ -252,16 +244,16 @@ def test_the_refresher_follows_bronze_until_it_is_stopped(lake: BronzeLake, refr
 
 def test_the_refresher_outlives_a_lake_that_cannot_be_read(lake: BronzeLake, refresher: GoldRefresher) -> None:
     refresher.start()
-    until(lambda: "by_city" in refresher.status() and refresher.status()["by_city"].rows == 2)
+    wait_for(lambda: "by_city" in refresher.status() and refresher.status()["by_city"].rows == 2)
     metadata = Path(lake.catalog.load_table("bronze.orders").metadata_location.removeprefix("file://"))
     lake.append("orders", order(9, "Bodø"))
     newest = Path(lake.catalog.load_table("bronze.orders").metadata_location.removeprefix("file://"))
     assert newest != metadata
     aside = newest.rename(newest.with_suffix(".aside"))
     lake.create("others")
-    until(lambda: refresher.error is not None or refresher.status()["by_city"].rows == 3)
+    wait_for(lambda: refresher.error is not None or refresher.status()["by_city"].rows == 3)
     aside.rename(newest)
-    until(lambda: refresher.error is None and refresher.status()["by_city"].rows == 3)
+    wait_for(lambda: refresher.error is None and refresher.status()["by_city"].rows == 3)
 
 
 @pytest.mark.parametrize(

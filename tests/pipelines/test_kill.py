@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 from catchment import failpoint
-from pipelines.lake import catch_up, expect_equal, expect_once, expect_verified, query, start, wait_for, write_pipeline
+from pipelines.lake import catch_up, expect_equal, expect_once, expect_verified, query, start, write_pipeline
 from pipelines.workload import TABLES, Workload, set_up
 from seeds import first_seed
+from waiting import wait_for
 
 
 @pytest.mark.parametrize("postgres", ["18"], indirect=True)

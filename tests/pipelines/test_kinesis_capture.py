@@ -20,8 +20,9 @@ from catchment.progress import Progress
 from catchment.sources.base import Source
 from catchment.sources.shard_positions import time_position
 from pipelines.gadget_table import LAKE_NAME, TABLE, kinesis_pipeline
-from pipelines.lake import catch_up, expect_once, query, run, wait_for
+from pipelines.lake import catch_up, expect_once, query, run
 from seeds import first_seed
+from waiting import wait_for
 
 STREAM = "gadget-sales-stream"
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/{}/stream/{}"

@@ -23,7 +23,7 @@ from catchment.lakehouse.table import Change, LakeTable
 from catchment.lakehouse.writer import LakeWriter
 from catchment.sinks.base import Sink
 from pipelines import iceberg_writer as writer
-from pipelines.lake import wait_for
+from waiting import wait_for
 
 FLUSHES = 18
 CONFIG = MaintenanceConfig(target_file_bytes=512 * 1024)

@@ -23,11 +23,11 @@ from catchment.progress import Progress
 from catchment.sinks.iceberg.config import IcebergSinkConfig
 from catchment.sinks.iceberg.sink import IcebergSink
 from catchment.testing.lake import silver_differences
-from pipelines import lake as pipelines
 from pipelines import maintained_writer as workload
 from pipelines.overtaking import SIMPLE, write
 from pipelines.rest_catalog import rest_catalog
 from pipelines.test_silver import rows
+from waiting import wait_for
 
 SEED = 4
 
@@ -78,7 +78,7 @@ def test_a_running_pipeline_maintains_its_tables(tmp_path: Path) -> None:
     config = lakehouse(enabled=True)
     sink = open_sink(tmp_path, config)
     deliver(sink)
-    pipelines.wait_for(lambda: max(data_files(config, tmp_path).values()) < 6, what="few files")
+    wait_for(lambda: max(data_files(config, tmp_path).values()) < 6, what="few files")
     sink.close()
     with connect_lake(config, tmp_path) as connection:
         kept = connection.execute('SELECT "table", sum(files_before) FROM ops.maintenance GROUP BY ALL').fetchall()
@@ -221,11 +221,11 @@ def test_a_failure_is_kept_and_capture_goes_on(tmp_path: Path, monkeypatch: pyte
     enabled = lakehouse(enabled=True).maintenance
     service = MaintenanceService(sink._writer, enabled, lambda _: None)
     service.start()
-    pipelines.wait_for(lambda: service.status.error is not None, what="the failure")
+    wait_for(lambda: service.status.error is not None, what="the failure")
     assert service.status.error == "ZeroDivisionError while the lake was maintained"
     monkeypatch.undo()
     monkeypatch.setattr(plan, "FAN_IN_SMALLEST", 3)
-    pipelines.wait_for(lambda: service.status.pieces > 0, what="maintenance after the failure")
+    wait_for(lambda: service.status.pieces > 0, what="maintenance after the failure")
     assert service.status.error is None
     service.stop()
     sink.close()

@@ -14,7 +14,8 @@ import pytest
 
 import catchment
 from catchment.testing.lake import expect_silver_equals_current
-from pipelines.lake import catch_up, run, wait_for, write_pipeline
+from pipelines.lake import catch_up, run, write_pipeline
+from waiting import wait_for
 
 TABLE = """
 CREATE TABLE orders (

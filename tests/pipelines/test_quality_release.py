@@ -12,7 +12,8 @@ import pytest
 from catchment.config import load
 from catchment.errors import ConfigError
 from catchment.lakehouse.recovery.tasks import PipelineLake, perform
-from pipelines.lake import catch_up, query, start, wait_for, write_pipeline
+from pipelines.lake import catch_up, query, start, write_pipeline
+from waiting import wait_for
 
 RULES = """\
 tables:

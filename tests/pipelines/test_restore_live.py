@@ -12,8 +12,9 @@ from catchment import config
 from catchment.lakehouse.lease import holder
 from catchment.progress import Progress
 from catchment.testing.lake import expect_silver_equals_current
-from pipelines.lake import catch_up, expect_equal, expect_once, run, start, wait_for, write_pipeline
+from pipelines.lake import catch_up, expect_equal, expect_once, run, start, write_pipeline
 from pipelines.workload import TABLES, Workload, set_up
+from waiting import wait_for
 
 pytestmark = pytest.mark.parametrize("postgres", ["18"], indirect=True)
 

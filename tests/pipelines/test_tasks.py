@@ -21,7 +21,7 @@ from catchment.lakehouse.recovery import requests, tasks
 from catchment.lakehouse.recovery.requests import State
 from catchment.lakehouse.recovery.tasks import PipelineLake, Task, perform, serve_requests
 from catchment.lakehouse.writer import LakeWriter
-from pipelines.lake import wait_for
+from waiting import wait_for
 
 HERE = Path(__file__).parent
 

@@ -28,9 +28,10 @@ from catchment.verify.lake import Lake, LakeMoment
 from catchment.verify.report import Outcome, TableResult, Verdict
 from catchment.verify.verification import Verification
 from pipelines import workload
-from pipelines.lake import COMMAND, catch_up, run, start, wait_for, write_pipeline
+from pipelines.lake import COMMAND, catch_up, run, start, write_pipeline
 from pipelines.workload import Workload
 from seeds import first_seed
+from waiting import wait_for
 
 
 def verify(pipeline: Path, table: str | None = None, *, deep: bool = True) -> Verdict:

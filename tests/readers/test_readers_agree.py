@@ -17,10 +17,11 @@ from catchment.lakehouse.rest.endpoint import RestEndpoint
 from catchment.lakehouse.rest.published import PublishedLake
 from catchment.lakehouse.rest.server import RestServer
 from catchment.testing.lake import expect_silver_equals_current
-from pipelines.lake import catch_up, run, wait_for, write_pipeline
+from pipelines.lake import catch_up, run, write_pipeline
 from readers.comparison import READERS, Shelf, expect_equal, plain, rows
 from readers.scans import Scans
 from readers.spark import Spark
+from waiting import wait_for
 
 DATABASE = "readers_agree"
 TABLES = """

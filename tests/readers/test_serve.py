@@ -11,17 +11,17 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 
 from pipelines.bronze_lake import BronzeLake
-from pipelines.lake import COMMAND, query, run, start, wait_for, write_pipeline
+from pipelines.lake import COMMAND, query, run, start, write_pipeline
 from pipelines.workload import Workload, set_up
 from readers.process import ReaderError
 from readers.scans import Scans
 from readers.spark import Spark
 from seeds import first_seed
+from waiting import wait_for
 
 NOT_RUN = """\
 name: shop
@@ -159,7 +159,7 @@ def test_readers_open_the_lake_by_name_while_a_pipeline_writes(
     pipeline = write_pipeline(tmp_path, database_18)
     running = start(pipeline)
     try:
-        wait_for(lambda: _captured(pipeline), what="the first rows")
+        wait_for(lambda: query(pipeline, "SELECT 1 FROM bronze.accounts LIMIT 1"), "the first rows")
         with served(pipeline, "--json") as (_, line), Workload(database_18, seed) as workload:
             uri = json.loads(line)["uri"]
             scans.attach("live", uri)
@@ -185,10 +185,3 @@ def test_readers_open_the_lake_by_name_while_a_pipeline_writes(
         running.terminate()
         _, err = running.communicate(timeout=60)
     assert running.returncode == 0, err
-
-
-def _captured(pipeline: Path) -> bool:
-    try:
-        return bool(query(pipeline, "SELECT count(*) FROM bronze.accounts")[0][0])
-    except duckdb.CatalogException:
-        return False
