@@ -74,7 +74,8 @@ class WalReader(threading.Thread):
         self._behind = threading.Event()
         self._acknowledged = plan.start
         self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
+        for end in (self._wake_read, self._wake_write):
+            os.set_blocking(end, False)
         self._cancel: Callable[[], None] | None = None
         self.mode = "starting"
         self.notes: tuple[str, ...] = ()
@@ -86,7 +87,7 @@ class WalReader(threading.Thread):
         self._acknowledged = max(self._acknowledged, lsn)
         if self._stop_requested.is_set():
             return
-        os.write(self._wake_write, b"a")
+        self._wake()
 
     def fall_behind(self) -> None:
         """Ask for catch-up at the next commit, where it is possible."""
@@ -99,7 +100,7 @@ class WalReader(threading.Thread):
             return
         self._stop_requested.set()
         self._inbox.close()
-        os.write(self._wake_write, b"s")
+        self._wake()
         cancel = self._cancel
         if cancel is not None:
             with suppress(CatchmentError):
@@ -109,6 +110,11 @@ class WalReader(threading.Thread):
         if not self.is_alive():
             os.close(self._wake_read)
             os.close(self._wake_write)
+
+    def _wake(self) -> None:
+        # Pulls do not look at the pipe: it may be full, and wakes the stream all the same.
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, b"w")
 
     def run(self) -> None:
         try:
