@@ -7,6 +7,7 @@ result another time (`random()`, `now()`), so that a row is judged alike wheneve
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ def wrong_pattern(pattern: str) -> str | None:
     import duckdb
 
     try:
-        _parser().execute("SELECT regexp_full_match('', $1)", [pattern]).fetchall()
+        _answer("SELECT regexp_full_match('', $1)", [pattern])
     except duckdb.Error as error:
         return f"this is no regular expression in RE2's syntax: {str(error).partition(chr(10))[0]}"
     return None
@@ -110,7 +111,7 @@ def _complaint(node: dict[str, Any]) -> str | None:
 def _tree(sql: str) -> dict[str, Any] | str:
     """The expression as DuckDB parses it, or what is wrong."""
     # In parentheses of their own, closed on a new line: a comment cannot swallow it, and what closes it early is seen.
-    text = _parser().execute("SELECT json_serialize_sql($1)", [f"SELECT (\n{sql}\n)"]).fetchall()[0][0]
+    text = _answer("SELECT json_serialize_sql($1)", [f"SELECT (\n{sql}\n)"])[0][0]
     parsed = json.loads(text)
     if parsed.get("error"):
         return f"this cannot be parsed: {str(parsed.get('error_message', '')).partition(chr(10))[0]}."
@@ -142,6 +143,15 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(child)
 
 
+_one_at_a_time = threading.Lock()
+"""The merger, gold and commands ask in threads of their own; a connection holds one answer."""
+
+
+def _answer(query: str, values: list[str]) -> list[tuple[Any, ...]]:
+    with _one_at_a_time:
+        return _parser().execute(query, values).fetchall()
+
+
 @cache
 def _parser() -> DuckDBPyConnection:
     return judge()
@@ -155,7 +165,7 @@ def _functions() -> frozenset[str]:
         "AND stability = 'CONSISTENT' EXCEPT SELECT lower(function_name) FROM duckdb_functions() WHERE "
         "function_type IN ('aggregate', 'table') OR stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
     )
-    names = (str(name) for (name,) in _parser().execute(query).fetchall())
+    names = (str(name) for (name,) in _answer(query, []))
     return frozenset(name for name in names if not name.startswith(_OF_THE_MOMENT)) | _MACROS
 
 
