@@ -94,12 +94,17 @@ def _lock(path: Path, pipeline: str, briefly: bool) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise SinkUnavailable(f"The lock {path} cannot be opened: {error.strerror}.") from error
-    if not _locked(descriptor):
+    try:
+        if ours := _locked(descriptor):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}{_BRIEFLY if briefly else ''}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise SinkUnavailable(f"The lock {path} cannot be taken: {error.strerror}.") from error
+    if not ours:
         refusal = _refusal(descriptor, pipeline)
         os.close(descriptor)
         raise refusal
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}{_BRIEFLY if briefly else ''}\n".encode(), 0)
     return descriptor
 
 

@@ -124,8 +124,9 @@ class LocalStore:
                 f"Another process (pid {holder}) writes to {self._root}. Stop it, or give this sink a "
                 "directory of its own."
             ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        with translated(self._control / "lock"):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
         if self._lock is None:
