@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -48,6 +49,12 @@ CACHE = ROOT / ".cache"
 VERSIONS = (18, 15)
 SETTINGS = {**NOT_DURABLE, "max_replication_slots": "64", "max_wal_senders": "64", "shared_buffers": "64MB"}
 LIBRARIES = ("pyarrow", "pyiceberg", "duckdb", "psycopg", "adbc-driver-postgresql")
+
+# An example that takes long on a busy machine shows nothing about the code: Hypothesis would call it flaky.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
@@ -174,6 +181,9 @@ def kinesis_local(
     variables = ministack.environ(account_number())
     account = enter(monkeypatch, {**variables, "AWS_ENDPOINT_URL_KINESIS": kinesis_server.endpoint})
     yield account
+    kinesis = account.client("kinesis")
+    for name in kinesis.list_streams()["StreamNames"]:  # it has fifty shards, over all accounts
+        kinesis.delete_stream(StreamName=name)
     if ministack.running:
         account.empty()
     account.close()

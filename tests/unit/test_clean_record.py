@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from catchment.formats.clean_record import FIELDS, RESERVED, CleanRecord, RecordCleaner, cleaner_for, time_text
 from catchment.formats.stream_record import PoisonRecord
-from unit.test_dynamodb_json import EVERY_TYPE, items, numbers, patient, texts
+from unit.test_dynamodb_json import EVERY_TYPE, items, numbers, texts
 from unit.test_stream_record import SECRET, changed, kinesis_destination, lambda_event
 
 ARRIVED = 1795274240_448000
@@ -236,7 +236,6 @@ timestamps = st.one_of(
 odd_names = st.sampled_from(sorted(RESERVED) + [name.upper() for name in sorted(RESERVED)])
 
 
-@patient
 @given(items, st.dictionaries(odd_names, items.map(lambda value: {"M": value}), max_size=3), timestamps)
 def test_the_item_comes_back_from_its_line(
     item: dict[str, Any], odd: dict[str, Any], timestamp: dict[str, Any]

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from catchment.formats.dynamodb_json import (
@@ -25,8 +25,6 @@ from catchment.formats.dynamodb_json import (
 )
 
 SECRET = "a customer's secret"
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A busy machine is no reason to fail."""
 EVERY_TYPE: dict[str, Any] = {
     "text": {"S": 'two\nlines, "quoted", é, 日本, \u2028, \x00, \U0001f600'},
     "number": {"N": "-12345678901234567890123456789012345678"},
@@ -75,7 +73,6 @@ values = st.recursive(
 items = st.dictionaries(names, values, max_size=6)
 
 
-@patient
 @given(items)
 def test_a_restored_item_is_the_item(item: dict[str, Any]) -> None:
     types: Types = {}
@@ -84,7 +81,6 @@ def test_a_restored_item_is_the_item(item: dict[str, Any]) -> None:
     assert restore_item(parse_json(text), types) == item
 
 
-@patient
 @given(values)
 def test_clean_text_without_noted_types_says_everything(value: dict[str, Any]) -> None:
     types: Types = {}

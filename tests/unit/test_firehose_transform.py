@@ -17,7 +17,6 @@ from catchment.aws.firehose_transform import LARGEST_RESPONSE, handler
 from catchment.errors import ConfigError, SinkRefused
 from seeds import first_seed
 from unit.test_clean_record import image
-from unit.test_dynamodb_json import patient
 from unit.test_stream_record import SECRET, kinesis_destination, lambda_event
 
 ARRIVED_MS = 1795274240448
@@ -225,7 +224,6 @@ json_values = st.recursive(
 members = st.sampled_from([*lambda_event(), *lambda_event()["dynamodb"], "userIdentity", "tableName", "S", "N", "a"])
 
 
-@patient
 @given(st.lists(st.one_of(st.binary(max_size=50), json_values, st.dictionaries(members, json_values)), max_size=5))
 def test_no_record_whatever_makes_the_handler_fail(contents: list[Any]) -> None:
     records = [record(number, content) for number, content in enumerate(contents)]
@@ -236,7 +234,6 @@ def test_no_record_whatever_makes_the_handler_fail(contents: list[Any]) -> None:
             assert answer["data"] == original["data"]
 
 
-@patient
 @given(
     st.dictionaries(members, json_values), st.dictionaries(members, json_values), st.sampled_from(["NewImage", "Keys"])
 )
@@ -249,7 +246,6 @@ def test_no_change_record_whatever_makes_the_handler_fail(
     assert answer["result"] in ("Ok", "ProcessingFailed")
 
 
-@patient
 @given(st.text())
 def test_whatever_text_is_sent_as_data_comes_back(data: str) -> None:
     (answer,) = answers({"recordId": "1", "data": data})

@@ -19,7 +19,6 @@ from catchment.formats.stream_record import (
     is_change_record,
     parse_record,
 )
-from unit.test_dynamodb_json import patient
 
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/OrderTable/stream/2026-11-21T12:00:00.000"
 IMAGE: dict[str, Any] = {"orderid": {"S": "7421"}, "photo": {"B": "AAE="}, "price": {"N": "429.99"}}
@@ -146,7 +145,6 @@ def test_a_time_is_read_in_every_unit(value: object, microseconds: int) -> None:
     assert epoch_microseconds(value) == microseconds
 
 
-@patient
 @given(st.integers(100_000_000_000_000, 10**17 - 1))
 def test_the_three_units_of_a_moment_agree(microseconds: int) -> None:
     moment = microseconds // 1_000_000 * 1_000_000
