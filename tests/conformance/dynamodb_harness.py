@@ -50,7 +50,6 @@ class DynamoDbHarness(SourceHarness):
         Feature.CUT: "each call is a connection of its own; failing calls have tests of their own",
     }
     largest_batch = 1_000
-    patience_seconds = 30.0
 
     def __init__(self, aws: AwsAccount) -> None:
         self._aws = aws

@@ -47,10 +47,12 @@ def test_a_held_flush_stands_until_it_is_released() -> None:
     one = Delivery(FaultySink(MemorySink(target), [hold]), ScriptedSystem(insert("lane", NOTES, 1))).all()
     flush = threading.Thread(target=one.flush)
     flush.start()
-    assert hold.reached.wait(10)
-    assert target.flushes == 0
-    hold.released.set()
-    flush.join(10)
+    try:
+        assert hold.reached.wait(60)
+        assert target.flushes == 0
+    finally:
+        hold.released.set()
+        flush.join()
     assert target.flushes == 1
     one.close()
 

@@ -307,13 +307,13 @@ BROKEN_SOURCES = (
 
 
 class BrokenHarness(ScriptedHarness):
-    """The scripted system behind a source of this kind."""
-
-    patience_seconds = 0.5
+    """The scripted system behind a source of this kind; what is broken is not waited for for long."""
 
     def __init__(self, kind: type[BrokenSource]) -> None:
         super().__init__()
         self._kind = kind
+        if kind is not BrokenSource:
+            self.patience_seconds = 0.5
 
     def source(self) -> Source:
         super().source()
