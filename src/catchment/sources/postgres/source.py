@@ -245,10 +245,11 @@ class PostgresSource:
         """Creating a slot waits for every transaction that is open: say for which."""
         if int(seconds) % 5 != 0:
             return
-        row = self._connection.execute(
-            "SELECT count(*), min(pid), extract(epoch FROM now() - min(xact_start))::int8 FROM pg_stat_activity"
-            " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
-        ).fetchone()
+        with translated("asking what the slot waits for"):
+            row = self._connection.execute(
+                "SELECT count(*), min(pid), extract(epoch FROM now() - min(xact_start))::int8 FROM pg_stat_activity"
+                " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+            ).fetchone()
         if row and row[0]:
             log.warning(
                 "Creating the slot waits for %s open transactions; the oldest has run for %s s (for example pid %s).",
