@@ -47,7 +47,13 @@ from seeds import first_seed
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache"
 VERSIONS = (18, 15)
-SETTINGS = {**NOT_DURABLE, "max_replication_slots": "64", "max_wal_senders": "64", "shared_buffers": "64MB"}
+SETTINGS = {
+    **NOT_DURABLE,
+    "max_replication_slots": "64",
+    "max_wal_senders": "64",
+    "max_prepared_transactions": "4",
+    "shared_buffers": "64MB",
+}
 LIBRARIES = ("pyarrow", "pyiceberg", "duckdb", "psycopg", "adbc-driver-postgresql")
 
 # An example that takes long on a busy machine shows nothing about the code: Hypothesis would call it flaky.

@@ -55,6 +55,18 @@ def test_the_transaction_that_holds_the_wal_is_named(database: str, monkeypatch:
         assert any(f"process {other.info.backend_pid}" in note for note in found.notes)
 
 
+def test_a_prepared_transaction_that_holds_the_wal_is_named_as_it_is_written(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LONG_SECONDS", 0.0)
+    with psycopg.connect(database, autocommit=True) as connection:
+        make_slot(connection, "prepared_slot")
+        connection.execute("BEGIN; CREATE TABLE prepared (i int); PREPARE TRANSACTION 'Nightly Import'")
+        found = ask_retention(config(database, "prepared_slot"), "shop", seconds=0)
+        connection.execute("ROLLBACK PREPARED 'Nightly Import'")
+    assert any(note.startswith("The prepared transaction 'Nightly Import' has been open") for note in found.notes)
+
+
 def test_the_time_until_the_slot_is_lost_follows_from_the_rate_and_then_it_is_lost() -> None:
     directory = Path(tempfile.mkdtemp(prefix="catchment-retention-"))
     directory.chmod(0o755)

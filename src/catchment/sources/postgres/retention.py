@@ -27,10 +27,10 @@ WHERE s.slot_name = %s
 
 _OLDEST = """
 SELECT what, seconds FROM (
-  SELECT 'the transaction of process ' || pid, extract(epoch FROM now() - xact_start)::float8 FROM pg_stat_activity
+  SELECT 'The transaction of process ' || pid, extract(epoch FROM now() - xact_start)::float8 FROM pg_stat_activity
   WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
   UNION ALL
-  SELECT 'the prepared transaction ' || quote_literal(gid), extract(epoch FROM now() - prepared)::float8
+  SELECT 'The prepared transaction ' || quote_literal(gid), extract(epoch FROM now() - prepared)::float8
   FROM pg_prepared_xacts) open (what, seconds)
 ORDER BY seconds DESC LIMIT 1
 """
@@ -101,7 +101,7 @@ def _notes(connection: Connection, slot: str, sample: _Sample) -> list[str]:
         ).fetchone()
     if oldest is not None and oldest[1] >= LONG_SECONDS:
         notes.append(
-            f"{oldest[0].capitalize()} has been open for {oldest[1]:,.0f} s: WAL from its start on is kept, and read "
+            f"{oldest[0]} has been open for {oldest[1]:,.0f} s: WAL from its start on is kept, and read "
             "again by each pull of catch-up."
         )
     elif (sample.read_again or 0) > MUCH_BYTES:
