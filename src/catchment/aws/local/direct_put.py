@@ -67,9 +67,9 @@ class Journal:
         with self._changed:
             if self._end - self._first > BACKLOG_BYTES:
                 raise Rejected("ServiceUnavailableException", "Slow down: too much waits to be delivered.", 503)
-            if self._file.tell() > SEGMENT_BYTES:
-                self._begin_segment()
             try:
+                if self._file.tell() > SEGMENT_BYTES:
+                    self._begin_segment()
                 self._file.write(lines)
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -102,7 +102,8 @@ class Journal:
         """Delete files that hold nothing from `offset` on: delivered records do not lie about."""
         with self._changed:
             if offset >= self._end and self._end > self._segments[-1]:
-                self._begin_segment()
+                with suppress(OSError):  # the next file can be begun another time
+                    self._begin_segment()
             while len(self._segments) > 1 and self._segments[1] <= offset:
                 self._path(self._segments.pop(0)).unlink()
             self._first = self._segments[0]
@@ -134,10 +135,18 @@ class Journal:
         self._file = path.open("ab")
 
     def _begin_segment(self) -> None:
+        path = self._path(self._end)
+        file = path.open("ab")
+        try:
+            make_durable(self._directory)
+        except OSError:
+            # Records go on into the file before it, and an offset must be in one file only.
+            file.close()
+            path.unlink()
+            raise
         self._file.close()
-        self._file = self._path(self._end).open("ab")
+        self._file = file
         self._segments.append(self._end)
-        make_durable(self._directory)
 
     @staticmethod
     def _cut_torn_line(path: Path) -> None:
