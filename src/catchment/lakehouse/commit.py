@@ -27,6 +27,7 @@ from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import file_schema
 from catchment.lakehouse.ops import ops_errors
 from catchment.lakehouse.storage import LocalStorage, writing
+from catchment.lakehouse.sweeping import Sweep, sweep_now
 from catchment.lakehouse.table import TABLE_PROPERTIES, Change, Draft, LakeTable
 from catchment.lakehouse.table_schema import fit, fit_exactly
 
@@ -38,7 +39,7 @@ class TableMoved(SinkUnavailable):
     """Another writer committed to a table since we last did."""
 
 
-def commit_one(catalog: Catalog, draft: Draft) -> None:
+def commit_one(catalog: Catalog, draft: Draft, sweep: Sweep = sweep_now) -> None:
     """Commit one table through the catalog's own interface, on exactly the state that it was built on."""
     table = draft.table
     # No answer, or an unclear one, is no outcome: whoever opens next looks at the table, and so do we.
@@ -48,7 +49,7 @@ def commit_one(catalog: Catalog, draft: Draft) -> None:
         except CommitFailedException as error:
             raise _moved(table) from error
     table.adopt(draft, response.metadata, response.metadata_location)
-    table.storage.delete(draft.garbage)
+    sweep(table.storage, draft.garbage)
 
 
 def prepare(drafts: Sequence[Draft]) -> list[str]:
@@ -88,12 +89,12 @@ def discard(drafts: Sequence[Draft], locations: Sequence[str]) -> None:
         draft.table.storage.delete([*draft.written, location, *draft.added])
 
 
-def settle(drafts: Sequence[Draft], locations: Sequence[str]) -> None:
+def settle(drafts: Sequence[Draft], locations: Sequence[str], sweep: Sweep = sweep_now) -> None:
     """The transaction has committed: remember what the tables are, and delete what nothing needs any more."""
     for draft, location in zip(drafts, locations, strict=True):
         garbage = [*draft.garbage, *draft.table.dropped_metadata(draft)]
         draft.table.adopt(draft, draft.metadata, location)
-        draft.table.storage.delete(garbage)
+        sweep(draft.table.storage, garbage)
 
 
 def replace(

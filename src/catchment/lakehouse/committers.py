@@ -32,6 +32,7 @@ from catchment.lakehouse.commit import (
 from catchment.lakehouse.commit_stamp import stamp
 from catchment.lakehouse.ops import OpsStore, ops_errors
 from catchment.lakehouse.properties import MARKER
+from catchment.lakehouse.sweeping import Sweep, sweep_now
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.progress import Progress
 from catchment.schema import TableSchema
@@ -71,10 +72,11 @@ class Committer(Protocol):
 class AtomicCommitter:
     """All tables and the progress in one transaction of the SQL catalog's database."""
 
-    def __init__(self, catalog: SqlCatalog, ops: OpsStore, owner: Owner) -> None:
+    def __init__(self, catalog: SqlCatalog, ops: OpsStore, owner: Owner, sweep: Sweep = sweep_now) -> None:
         self._catalog = catalog
         self._ops = ops
         self._owner = owner
+        self._sweep = sweep
 
     def progress(self) -> Progress | None:
         return self._ops.progress(self._owner.pipeline).get(self._owner.sink)
@@ -100,16 +102,19 @@ class AtomicCommitter:
             discard(drafts, locations)
             raise
         failpoint.reach("after_commit")
-        settle(drafts, locations)
+        settle(drafts, locations, self._sweep)
 
 
 class SequentialCommitter:
     """One table after the other through any catalog, then `ops.progress`."""
 
-    def __init__(self, catalog: Catalog, ops: OpsStore, owner: Owner, tables: Sequence[LakeTable]) -> None:
+    def __init__(
+        self, catalog: Catalog, ops: OpsStore, owner: Owner, tables: Sequence[LakeTable], sweep: Sweep = sweep_now
+    ) -> None:
         """Takes over: from here on, whoever wrote `tables` before cannot commit to them any more."""
         self._catalog = catalog
         self._ops = ops
+        self._sweep = sweep
         self._progress = open_or_create(
             catalog, ("ops", "progress"), _PROGRESS_SCHEMA, {}, snapshots_kept=10, owns_data=True
         )
@@ -162,7 +167,7 @@ class SequentialCommitter:
 
     def _commit_table(self, draft: Draft) -> None:
         try:
-            commit_one(self._catalog, draft)
+            commit_one(self._catalog, draft, self._sweep)
         except TableMoved as error:
             self._check_epoch(error)
             raise

@@ -24,6 +24,7 @@ from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.lease import Lease
 from catchment.lakehouse.ops import OpsStore
 from catchment.lakehouse.properties import PIPELINE, TABLE
+from catchment.lakehouse.sweeping import Sweeper
 from catchment.lakehouse.table import SNAPSHOTS_KEPT, Draft, LakeTable
 from catchment.progress import Progress
 from catchment.schema import TableSchema
@@ -71,6 +72,7 @@ class LakeWriter:
         self._tables: dict[Name, LakeTable] = {}
         self._failure: BaseException | None = None
         self._retired: str | None = None
+        self._sweeper = Sweeper()
         self._committer = self._make_committer(Owner(pipeline, sink, lease.epoch))
 
     @classmethod
@@ -195,7 +197,8 @@ class LakeWriter:
             raise Reopen(f"{self._retired} The lake of {self.pipeline} is opened again.")
 
     def close(self) -> None:
-        """Let go of the lease and of the catalog."""
+        """Let go of the lease and of the catalog, once nothing is left to be deleted."""
+        self._sweeper.close()
         self._lease.release()
         if isinstance(self.catalog, SqlCatalog):
             self.catalog.close()
@@ -203,8 +206,8 @@ class LakeWriter:
 
     def _make_committer(self, owner: Owner) -> Committer:
         if isinstance(self.catalog, SqlCatalog):
-            return AtomicCommitter(self.catalog, self.ops, owner)
-        return SequentialCommitter(self.catalog, self.ops, owner, self.tables())
+            return AtomicCommitter(self.catalog, self.ops, owner, self._sweeper.sweep)
+        return SequentialCommitter(self.catalog, self.ops, owner, self.tables(), self._sweeper.sweep)
 
     def _check_owner(self, lake: LakeTable, source: str | None) -> None:
         properties = lake.metadata.properties
