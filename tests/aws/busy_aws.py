@@ -112,9 +112,10 @@ class BusyAws:
         """Take only part of the entries of a call, and say so with HTTP 200; the others never reach the server.
 
         chosen: which entries (as in the request's JSON), else a random share. For PutRecords, PutRecordBatch, PutEvents
-        (failed entries) and BatchWriteItem (unprocessed items).
+        (failed entries), BatchWriteItem (unprocessed items) and BatchCreatePartition (errors). It meets every call,
+        though it may refuse nothing of it: other faults of the same operation have to come before it.
         """
-        assert operation in {*PARTS, "BatchWriteItem"}
+        assert operation in {*PARTS, "BatchWriteItem", "BatchCreatePartition"}
         self._add("parts", operation, share, times, code=code, chosen=chosen)
 
     def lose_answers(self, operation: str, *, share: float = 1.0, times: float = float("inf")) -> None:
@@ -270,6 +271,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(body)
         if operation == "BatchWriteItem":
             return self._some_items(service, fault, request)
+        if operation == "BatchCreatePartition":
+            return self._some_partitions(service, fault, request)
         entries, answers, count, usual = PARTS[operation]
         refused = fault.refuses(request[entries])
         self._count(operation, refused)
@@ -301,6 +304,25 @@ class _Handler(BaseHTTPRequestHandler):
                 return answer
             document = json.loads(answer.body)
         return _json({**document, "UnprocessedItems": {**document.get("UnprocessedItems", {}), **left}})
+
+    def _some_partitions(self, service: str, fault: _Fault, request: dict[str, Any]) -> _Answer:
+        given = request["PartitionInputList"]
+        refused = fault.refuses(given)
+        self._count("BatchCreatePartition", refused)
+        taken = [one for one, no in zip(given, refused, strict=True) if not no]
+        document: dict[str, Any] = {"Errors": []}
+        if taken:
+            answer = self._through(service, json.dumps({**request, "PartitionInputList": taken}).encode())
+            if answer.status != 200:
+                return answer
+            document = json.loads(answer.body)
+        error = {"ErrorCode": fault.code or "InternalServiceException", "ErrorMessage": "A fault of the test."}
+        errors = [
+            {"PartitionValues": one["Values"], "ErrorDetail": error}
+            for one, no in zip(given, refused, strict=True)
+            if no
+        ]
+        return _json({**document, "Errors": [*document.get("Errors", []), *errors]})
 
     def _count(self, operation: str, refused: list[bool]) -> None:
         if any(refused):

@@ -15,10 +15,11 @@ import pytest
 
 import catchment.glue
 from aws.account import AwsAccount
+from aws.busy_aws import BusyAws
 from aws.test_glue_database import TODAY, bucket, change, hour, put
 from aws.test_query_database import Run
 from aws.test_query_database import run as run
-from catchment.errors import CatchmentError, SinkRefused
+from catchment.errors import CatchmentError, SinkRefused, SourceUnavailable
 from catchment.glue.column_types import parse
 from catchment.glue.gadgets import CHANGES, DATABASE, ORDERS, changes_table, ensure_gadgets
 from catchment.glue.partition_layout import Target
@@ -145,6 +146,19 @@ def test_partitions_named_in_directories_are_registered(lake: AwsAccount, tmp_pa
     assert rows(lake, tmp_path, "SELECT COUNT(*) FROM found") == [(2,)], "nobody has told Glue yet"
     assert sync(target(lake)).changes == ["1 partitions added"]
     assert rows(lake, tmp_path, "SELECT id FROM found WHERE day > '2026-11-20' ORDER BY id") == [(1,), (2,)]
+
+
+def test_partitions_that_glue_did_not_take_are_told_and_registered_by_the_next_run(
+    lake: AwsAccount, busy_aws: BusyAws
+) -> None:
+    put(lake, "day=2026-11-20/a", {"id": 0})
+    put(lake, "day=2026-11-21/a", {"id": 1})
+    busy_aws.refuse_parts("BatchCreatePartition", chosen=lambda one: one["Values"] == ["2026-11-21"])
+    with pytest.raises(SourceUnavailable, match=r"1 partitions of lake\.found.*InternalServiceException"):
+        sync(target(lake))
+    busy_aws.calm()
+    assert sync(target(lake)).changes == ["1 partitions added"]
+    assert sync(target(lake)).changes == []
 
 
 def test_partitions_without_names_are_registered_when_projection_is_not_wanted(

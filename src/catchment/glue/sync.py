@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from catchment.errors import SinkRefused
+from catchment.errors import SinkRefused, SourceUnavailable
 from catchment.glue.column_types import ColumnType, struct, widened
 from catchment.glue.fetch import unpacked
 from catchment.glue.inference import Inferred, roomy
@@ -202,18 +202,15 @@ def _register(
             places.setdefault(values, f"s3://{one.bucket}/{one.key.rpartition('/')[0]}/")
     with aws_errors(f"Partitions of {target.database}.{target.table} were registered"):
         if found is not None:
-            places = {
-                values: place
-                for values, place in places.items()
-                if values not in dict(partitions_of(glue, table_of(found)))
-            }
+            there = dict(partitions_of(glue, table_of(found)))
+            places = {values: place for values, place in places.items() if values not in there}
         done.partitions_added = len(places)
         if places:
             done.changes.append(f"{len(places):,} partitions added")
         if dry_run or found is None:
             return
         for group in _groups(list(places.items())):
-            glue.batch_create_partition(
+            answer = glue.batch_create_partition(
                 DatabaseName=target.database,
                 TableName=target.table,
                 PartitionInputList=[
@@ -221,6 +218,18 @@ def _register(
                     for values, place in group
                 ],
             )
+            _check_taken(target, answer.get("Errors") or ())
+
+
+def _check_taken(target: Target, errors: Sequence[Mapping[str, Any]]) -> None:
+    """Raises SourceUnavailable for partitions that Glue answered were not made; what others made meanwhile is there."""
+    codes = [one.get("ErrorDetail", {}).get("ErrorCode", "an error") for one in errors]
+    codes = [code for code in codes if code != "AlreadyExistsException"]
+    if codes:
+        raise SourceUnavailable(
+            f"{len(codes):,} partitions of {target.database}.{target.table} were not registered: Glue answers "
+            f"{', '.join(sorted(set(codes)))}. Run this again: queries do not see their objects until then."
+        )
 
 
 def _groups(items: Sequence[tuple[tuple[str, ...], str]]) -> Iterator[Sequence[tuple[tuple[str, ...], str]]]:
