@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from hashlib import sha256
@@ -102,6 +101,8 @@ class FilesSinkConfig(ComponentConfig):
         return HiveNames(self.partitions) if self.naming == "hive" else RangeNames()
 
     def _check_directory(self, context: BuildContext) -> list[Finding]:
+        from catchment.sinks.files.ranges import OWNER, owner_of
+
         directory = context.directory / self.path
         subject = f"sink {self.name}"
         above = directory
@@ -109,15 +110,18 @@ class FilesSinkConfig(ComponentConfig):
             above = above.parent
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
             return [error(subject, f"{above} is not a directory that this user may write.")]
-        owner = directory / "_catchment" / "owner.json"
-        if owner.exists():
-            pipeline = json.loads(owner.read_text()).get("pipeline")
-            if pipeline != context.pipeline:
-                return [error(subject, f"{directory} belongs to pipeline {pipeline!r}; use a directory of its own.")]
+        try:
+            owner = self._store(context).get(OWNER)
+            pipeline = context.pipeline if owner is None else owner_of(owner)
+        except CatchmentError as refusal:
+            return [error(subject, str(refusal))]
+        if pipeline != context.pipeline:
+            return [error(subject, f"{directory} belongs to pipeline {pipeline!r}; use a directory of its own.")]
         return [ok(subject, f"{directory} can be written.")]
 
     def _check_bucket(self, context: BuildContext) -> list[Finding]:
         from catchment.sinks.files.bucket import Bucket
+        from catchment.sinks.files.ranges import OWNER, owner_of
 
         subject = f"sink {self.name}"
         try:
@@ -125,8 +129,8 @@ class FilesSinkConfig(ComponentConfig):
         except CatchmentError as refusal:
             return [error(subject, str(refusal))]
         try:
-            owner = bucket.get("_catchment/owner.json")
-            pipeline = context.pipeline if owner is None else json.loads(owner.data).get("pipeline")
+            owner = bucket.get(OWNER)
+            pipeline = context.pipeline if owner is None else owner_of(owner.data)
             if pipeline != context.pipeline:
                 return [error(subject, f"{self.path} belongs to pipeline {pipeline!r}; use a prefix of its own.")]
             bucket.probe()

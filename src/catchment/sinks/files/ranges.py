@@ -32,6 +32,7 @@ from catchment.sinks.files.store import Store
 
 LAYOUT = 1
 """The version of what this module writes."""
+OWNER = "_catchment/owner.json"
 HINT_EVERY = 64
 """So many ranges are looked through at most to find the last one."""
 MOST_CLAIMS = 32
@@ -244,12 +245,17 @@ def read_range(store: Store, number: int) -> Range | None:
     return Range(record["range"], _from_json(record["from"]), _from_json(record["to"]), objects)
 
 
+def owner_of(data: bytes) -> object:
+    """The pipeline that a place belongs to, by its `owner.json`. Raises `SinkRefused` when that is garbled."""
+    return _parsed(OWNER, data).get("pipeline")
+
+
 def _claim(store: Store, pipeline: str) -> None:
     """The place belongs to the pipeline that wrote to it first."""
     record = {"layout": LAYOUT, "pipeline": pipeline}
-    if store.put_if_absent("_catchment/owner.json", _dump(record)):
+    if store.put_if_absent(OWNER, _dump(record)):
         return
-    owner = _load(store, "_catchment/owner.json") or {}
+    owner = _load(store, OWNER) or {}
     if owner.get("pipeline") != pipeline:
         raise SinkRefused(
             f"The directory of this files sink belongs to pipeline {owner.get('pipeline')!r}, this is "
@@ -269,9 +275,11 @@ def _load(store: Store, path: str) -> dict[str, Any] | None:
 
 def _parsed(path: str, data: bytes) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(data)
-    except ValueError as error:
-        raise SinkRefused(f"{path} is not what Catchment wrote there. Restore it, or use a new directory.") from error
+        record = json.loads(data)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise SinkRefused(f"{path} is not what Catchment wrote there. Restore it, or use a new directory.")
     return record
 
 
