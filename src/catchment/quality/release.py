@@ -79,10 +79,18 @@ def wanted_key(text: str, key: Sequence[str]) -> str:
     """A key as a person gives it: the value; of several columns `41,2`, or a JSON list where values hold commas."""
     if len(key) == 1:
         return text
-    parts = [str(part) for part in json.loads(text)] if text.startswith("[") else text.split(",")
+    parts = _listed(text) if text.startswith("[") else text.split(",")
     if len(parts) != len(key):
         raise ConfigError(f"A key of this table has {len(key)} columns ({', '.join(key)}): --key a,b")
     return _BETWEEN.join(parts)
+
+
+def _listed(text: str) -> list[str]:
+    """What a JSON list holds; nothing when it is none."""
+    try:
+        return [str(part) for part in json.loads(text)]
+    except ValueError:
+        return []
 
 
 def _texts(rows: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
