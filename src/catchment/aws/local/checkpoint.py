@@ -13,16 +13,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from catchment.durable import make_durable
-from catchment.errors import Fatal, LeaseHeld
+from catchment.errors import ConfigError, Fatal, LeaseHeld, SinkUnavailable
 
 
 class Checkpoint:
-    """The positions of one runner, in `<directory>/<name>.json`. Raises `LeaseHeld` while another process has it."""
+    """The positions of one runner, in `<directory>/<name>.json`.
+
+    Raises `LeaseHeld` while another process has it, ConfigError where there can be none.
+    """
 
     def __init__(self, directory: Path, name: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / f"{name}.json"
-        self._lock = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{directory} cannot be written: {error.strerror}. Give another --state.") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,14 +48,19 @@ class Checkpoint:
         return dict(document)
 
     def write(self, document: Mapping[str, Any]) -> None:
-        """Replace it. It is durable when this returns, and whole whatever happens."""
+        """Replace it. It is durable when this returns, and whole whatever happens. Raises `SinkUnavailable`."""
         beside = self.path.with_suffix(".new")
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path)
-        make_durable(self.path.parent)
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                json.dump(document, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self.path)
+            make_durable(self.path.parent)
+        except OSError as error:
+            raise SinkUnavailable(
+                f"{self.path} cannot be written: {error.strerror}. Make room; the next run goes on from the one before."
+            ) from error
 
     def close(self) -> None:
         """Let another process have it. May be called twice."""
