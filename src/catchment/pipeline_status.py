@@ -6,7 +6,7 @@ Each part stands for itself: a source that is down, or a pipeline that never ran
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from catchment.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pyiceberg.catalog import Catalog
 
     from catchment.telemetry import Report
 
@@ -106,18 +108,20 @@ def _tables(in_lake: dict[str, dict[str, Any]], report: Report | None) -> dict[s
 def _lake(config: PipelineConfig) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The bronze tables; whether the catalog could be asked, and how healthy the lake's tables are."""
     try:
-        with catalog_errors("The catalog cannot be read"):
-            return _lake_tables(config), {"available": True, "tables": _health(config)}
+        with (
+            catalog_errors("The catalog cannot be read"),
+            closing(load_catalog(config.lakehouse.catalog, config.directory)) as catalog,
+        ):
+            return _lake_tables(catalog), {"available": True, "tables": _health(catalog)}
     except CatchmentError as refused:
         return {}, {"available": False, "error": str(refused), "tables": {}}
 
 
-def _health(config: PipelineConfig) -> dict[str, dict[str, Any]]:
+def _health(catalog: Catalog) -> dict[str, dict[str, Any]]:
     from pyiceberg.exceptions import NoSuchNamespaceError
 
     from catchment.lakehouse.table_health import health
 
-    catalog = load_catalog(config.lakehouse.catalog, config.directory)
     found = {}
     for layer in ("bronze", "silver"):
         with suppress(NoSuchNamespaceError):
@@ -128,11 +132,10 @@ def _health(config: PipelineConfig) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _lake_tables(config: PipelineConfig) -> dict[str, dict[str, Any]]:
+def _lake_tables(catalog: Catalog) -> dict[str, dict[str, Any]]:
     """Rows and last commit of each bronze table, from its metadata alone."""
     from pyiceberg.exceptions import NoSuchNamespaceError
 
-    catalog = load_catalog(config.lakehouse.catalog, config.directory)
     try:
         identifiers = catalog.list_tables("bronze")
     except NoSuchNamespaceError:

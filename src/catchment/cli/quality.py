@@ -137,12 +137,14 @@ def _judge_source(config: PipelineConfig, rules: QualityRules, rows: int | None,
 def _keys(config: PipelineConfig) -> Mapping[str, Sequence[str]]:
     """Table → its key's columns."""
     import json
+    from contextlib import closing
 
     from catchment.lakehouse.catalog import load_catalog
     from catchment.lakehouse.properties import KEY
     from catchment.lakehouse.reading.moment import LakeReader
 
-    tables = LakeReader(load_catalog(config.lakehouse.catalog, config.directory)).tables(("bronze",))
+    with closing(load_catalog(config.lakehouse.catalog, config.directory)) as catalog:
+        tables = LakeReader(catalog).tables(("bronze",))
     return {table.name: json.loads(table.properties.get(KEY, "[]")) for table in tables}
 
 

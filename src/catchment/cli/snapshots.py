@@ -26,13 +26,15 @@ def snapshots(
     Without TABLE one line a table. Rows are those that a reader of the snapshot sees.
     """
     import json
+    from contextlib import closing
 
     from catchment.config import load
     from catchment.lakehouse.catalog import load_catalog
     from catchment.lakehouse.recovery.snapshot_listing import kept_snapshots
 
     config = load(pipeline)
-    found = kept_snapshots(load_catalog(config.lakehouse.catalog, config.directory), table)
+    with closing(load_catalog(config.lakehouse.catalog, config.directory)) as catalog:
+        found = kept_snapshots(catalog, table)
     if as_json:
         document = {"pipeline": config.name, "tables": [one.to_dict() for one in found]}
         print(json.dumps(document, indent=2))

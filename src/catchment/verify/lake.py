@@ -96,4 +96,5 @@ class Lake:
 
     def close(self) -> None:
         """Let go of the catalog and the operations data."""
+        self._catalog.close()
         self._store.close()
