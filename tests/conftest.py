@@ -22,6 +22,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -189,7 +190,8 @@ def kinesis_local(
     yield account
     kinesis = account.client("kinesis")
     for name in kinesis.list_streams()["StreamNames"]:  # it has fifty shards, over all accounts
-        kinesis.delete_stream(StreamName=name)
+        with suppress(kinesis.exceptions.ResourceNotFoundException):  # the test itself deletes it
+            kinesis.delete_stream(StreamName=name)
     if ministack.running:
         account.empty()
     account.close()

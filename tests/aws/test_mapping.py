@@ -241,17 +241,23 @@ def test_what_waits_of_a_shard_that_was_split_is_handled_before_its_children(
     kinesis.get_waiter("stream_exists").wait(StreamName=STREAM, WaiterConfig={"Delay": 1})
     put(kinesis_local, *(b"after" for _ in range(20)))
     invoke(kinesis_local, tmp_path, "raising", batch_size=2, window_seconds=4)
-    kinesis.delete_stream(StreamName=STREAM)
     assert consumers.seen == [b"before"] + [b"after"] * 20
 
 
 def test_a_window_gathers_what_comes_bit_by_bit(stream: AwsAccount, tmp_path: Path) -> None:
-    mapping = EventSourceMapping(STREAM, "aws.consumers:counting", tmp_path, MappingRules(window_seconds=3))
+    rules = MappingRules(batch_size=5, window_seconds=300)
+    mapping = EventSourceMapping(STREAM, "aws.consumers:counting", tmp_path, rules)
     with running(mapping):
         for number in range(5):
             put(stream, b"%d" % number)
         wait_for(lambda: mapping.snapshot().put == 5, "five records are handled")
     assert consumers.seen == [b"5"]
+
+
+def test_a_window_that_is_over_makes_a_batch_of_what_is_there(stream: AwsAccount, tmp_path: Path) -> None:
+    put(stream, b"0", b"1")
+    invoke(stream, tmp_path, "counting", batch_size=5, window_seconds=0.2)
+    assert consumers.seen == [b"2"]
 
 
 def test_a_mapping_that_is_described_runs_as_it_is_described(stream: AwsAccount) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,7 +75,5 @@ class TestKinesis(SourceConformance):
 
 class TestKinesisWithHonestShards(SourceConformance):
     @pytest.fixture
-    def harness(self, kinesis_local: AwsAccount) -> Iterator[SourceHarness]:
-        # kinesis-local has fifty shards, over all accounts.
-        yield KinesisHarness(kinesis_local)
-        kinesis_local.client("kinesis").delete_stream(StreamName=STREAM)
+    def harness(self, kinesis_local: AwsAccount) -> SourceHarness:
+        return KinesisHarness(kinesis_local)
