@@ -14,7 +14,7 @@ def deploy(aws: AwsAccount, handler: str, **variables: str) -> str:
         Role="arn:aws:iam::000000000000:role/lambda",
         Handler=handler,
         Code={"ZipFile": zipped()},
-        Timeout=30,
+        Timeout=300,  # its first invocation starts a Python, which takes its time on a busy machine
         Environment={"Variables": variables},
     )
     return str(answer["FunctionArn"])

@@ -28,7 +28,7 @@ def make_bucket(aws: AwsAccount) -> str:
 def make_stream(aws: AwsAccount, shards: int = 2) -> None:
     kinesis = aws.client("kinesis")
     kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
-    kinesis.get_waiter("stream_exists").wait(StreamName=STREAM, WaiterConfig={"Delay": 1})
+    kinesis.get_waiter("stream_exists").wait(StreamName=STREAM, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
 
 
 def objects(aws: AwsAccount, prefix: str = "") -> dict[str, bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -12,8 +14,10 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from aws.account import AwsAccount
 from aws.busy_aws import BusyAws
+from catchment.demo.gadget_choices import OrderChange
 from catchment.demo.gadget_orders import GadgetOrders
 from e2e.cli import run_command
+from waiting import wait_for
 
 ONCE = Config(retries={"total_max_attempts": 1, "mode": "standard"})
 
@@ -107,9 +111,17 @@ def test_objects_of_all_sizes_go_through_as_they_are(aws: AwsAccount, busy_aws: 
 def test_the_generator_writes_what_was_not_processed_again_in_order(aws: AwsAccount, busy_aws: BusyAws) -> None:
     orders = GadgetOrders(seed=3)
     orders.table.create()
-    busy_aws.refuse_parts("BatchWriteItem", share=0.3)
     busy_aws.fail("BatchWriteItem", share=0.1)
-    summary = orders.run_continuous_generation(rate=400, seconds=2)
+    busy_aws.refuse_parts("BatchWriteItem", share=0.3)
+    heard: list[OrderChange] = []
+    stop = threading.Event()
+
+    def hear(changes: Sequence[OrderChange]) -> None:
+        heard.extend(changes)
+        if len(heard) >= 60:
+            stop.set()
+
+    summary = orders.run_continuous_generation(rate=400, stop=stop, written=hear)
     assert summary.throttled > 0
     assert summary.unwritten == 0
     assert busy_aws.happened["BatchWriteItem", "parts"] > 0
@@ -127,10 +139,13 @@ def test_a_generator_that_is_throttled_for_good_ends_when_asked_to_and_says_what
     orders.table.create()
     busy_aws.fail("PutItem")
     stop = threading.Event()
-    timer = threading.Timer(0.5, stop.set)
-    timer.start()
-    summary = orders.run_continuous_generation(rate=10, stop=stop)
-    timer.join()
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(orders.run_continuous_generation, rate=10, stop=stop)
+        try:
+            wait_for(lambda: busy_aws.happened["PutItem", "fails"] > 1, "a write is throttled again and again")
+        finally:
+            stop.set()
+        summary = running.result()
     assert (summary.writes, summary.unwritten) == (0, 1)
     assert summary.throttled > 1
 

@@ -137,14 +137,17 @@ def test_a_price_that_is_a_float_is_refused(orders: GadgetOrders) -> None:
 @pytest.mark.parametrize("rate", [15, 400])
 def test_the_table_ends_as_the_generator_says(aws: AwsAccount, orders: GadgetOrders, rate: float) -> None:
     heard: list[OrderChange] = []
+    stop = threading.Event()
 
     def hear(changes: Sequence[OrderChange]) -> None:
         heard.extend(changes)
+        if len(heard) >= rate:
+            stop.set()
 
-    summary = orders.run_continuous_generation(rate=rate, seconds=1.5, written=hear)
+    summary = orders.run_continuous_generation(rate=rate, stop=stop, written=hear)
     assert summary.unwritten == 0
     assert summary.writes == len(heard) == sum(summary.kinds.values())
-    assert 0.5 * rate * 1.5 < summary.writes <= 1 + rate * 1.6
+    assert rate <= summary.writes <= 2 + rate * summary.seconds, "never faster than asked for"
     assert rows(aws) == orders.choices.orders
     assert summary.orders == len(orders.choices.orders)
 
@@ -171,7 +174,7 @@ def test_the_generator_stops_when_it_is_asked_to(orders: GadgetOrders) -> None:
     stop = threading.Event()
     summary = orders.run_continuous_generation(rate=100, stop=stop, written=lambda _: stop.set())
     assert summary.writes > 0
-    assert summary.seconds < 5
+    assert summary.seconds < 60
 
 
 def test_a_missing_table_is_said_in_one_sentence(aws: AwsAccount) -> None:
@@ -227,17 +230,20 @@ def test_the_command_creates_writes_logs_and_sums_up(aws: AwsAccount) -> None:
 def test_ctrl_c_ends_it_in_order(
     aws: AwsAccount, orders: GadgetOrders, number: int, options: tuple[str, ...], code: int
 ) -> None:
-    running = subprocess.Popen(
+    with subprocess.Popen(
         command("generate", "gadgets", "--rate", "50", "--json", *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=aws.environ,
-    )
-    assert running.stderr is not None
-    running.stderr.readline()  # the first order
-    running.send_signal(number)
-    out, err = running.communicate(timeout=60)
+    ) as running:
+        try:
+            assert running.stderr is not None
+            running.stderr.readline()  # the first order
+            running.send_signal(number)
+            out, err = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert running.returncode == code, err
     assert json.loads(out)["writes"] == len(err.splitlines()) + 1
     assert json.loads(out)["orders"] == len(rows(aws))
@@ -277,7 +283,7 @@ def test_the_example_runs_until_ctrl_c(aws: AwsAccount, example: subprocess.Pope
     example.send_signal(signal.SIGINT)
     out, err = example.communicate(timeout=60)
     assert example.returncode == 0, err
-    # The second write may be a second order, a change of the first, or its removal.
+    # The second write may be a second order, a change of the first, or its removal; others follow every three seconds.
     writes, orders = (int(part.split()[0]) for part in out.split(", "))
-    assert writes in (1, 2)
+    assert writes >= 1
     assert orders == len(rows(aws))

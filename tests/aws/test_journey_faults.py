@@ -20,12 +20,14 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import BotoCoreError
 
 from aws.account import AwsAccount
 from aws.busy_aws import BusyAws
 from aws.orders import TABLE, Writer, latest_orders, make_table, scanned, set_stream, write
 from aws.places import STREAM, bucket_of, make_bucket, make_stream, objects, put, running
 from aws.test_pipe import records
+from aws.test_stand_in import changes as stream_changes
 from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 from catchment.aws.local.firehose import Firehose
 from catchment.aws.local.pipe import Pipe
@@ -154,7 +156,9 @@ def test_what_was_put_directly_survives_a_kill(journey: AwsAccount, tmp_path: Pa
     assert process.stdout is not None
     endpoint = json.loads(process.stdout.readline())["endpoint"]
     records = [{"Data": b'{"n": %d}\n' % number} for number in range(100)]
-    boto3.client("firehose", endpoint_url=endpoint).put_record_batch(DeliveryStreamName=NAME, Records=records)
+    client = boto3.client("firehose", endpoint_url=endpoint)
+    with contextlib.suppress(BotoCoreError):  # the kill may overtake the answer, but not what comes before it
+        client.put_record_batch(DeliveryStreamName=NAME, Records=records)
     killed_by_itself(process)
     firehose(journey, tmp_path, stream=None, function=None).run(threading.Event(), idle_seconds=0.1)
     assert b"".join(objects(journey, "sales/").values()) == b"".join(one["Data"] for one in records)
@@ -162,6 +166,7 @@ def test_what_was_put_directly_survives_a_kill(journey: AwsAccount, tmp_path: Pa
 
 def test_a_poison_record_stops_no_other_and_is_replayed_once(journey: AwsAccount, tmp_path: Path, seed: int) -> None:
     Writer(journey, seed).write(150)
+    write(journey, "a tablet for sure", product_name={"S": "Tablet"})
     pipe(tmp_path).run(threading.Event(), idle_seconds=0.1)
     put(journey, b"invalid_data_here")
     done = firehose(journey, tmp_path, function="aws.transforms:unmended").run(threading.Event(), idle_seconds=0.1)
@@ -188,9 +193,9 @@ def test_partial_failures_throttling_and_lost_answers_change_nothing(
     make_bucket(aws)
     make_table(aws)
     make_stream(aws)
-    busy_aws.refuse_parts("PutRecords", "ProvisionedThroughputExceededException", share=0.2)
     busy_aws.fail("PutRecords", share=0.1, times=20)
     busy_aws.lose_answers("PutRecords", share=0.1, times=20)
+    busy_aws.refuse_parts("PutRecords", "ProvisionedThroughputExceededException", share=0.2)
     busy_aws.fail("Kinesis.GetRecords", share=0.2, times=20)
     busy_aws.fail("DynamoDBStreams.GetRecords", "LimitExceededException", share=0.2, times=20)
     busy_aws.fail("DescribeTable", "InternalServerError", share=0.3, status=500, times=10)
@@ -278,7 +283,9 @@ def test_shards_are_split_and_merged_under_load(kinesis_local: AwsAccount, tmp_p
             change()
             wait_for(lambda seen=seen: carrying.snapshot().put > seen or writing.done(), "writes go on")  # type: ignore[misc]
         writing.result()
-        wait_for(lambda: lake(aws) == scanned(aws), "the lake is the table")
+        # By its content alone the lake may be the table while changes that cancel each other out are on their way.
+        wait_for(lambda: len(event_ids(aws)) >= len(stream_changes(aws)), "every change is in the lake")
+        assert lake(aws) == scanned(aws)
     assert len(aws.client("kinesis").list_shards(StreamName=STREAM)["Shards"]) > 4
     found = event_ids(aws)
     assert len(found) == len(set(found)) == carrying.snapshot().put

@@ -26,7 +26,7 @@ def deployed(aws: AwsAccount, handler: str, **environment: str) -> None:
         Role=f"arn:aws:iam::{aws.number}:role/{NAME}",
         Handler=handler,
         Code={"ZipFile": zipped()},
-        Timeout=60,
+        Timeout=300,
         Environment={"Variables": environment},
     )
     functions.get_waiter("function_active_v2").wait(FunctionName=NAME, WaiterConfig={"Delay": 1})

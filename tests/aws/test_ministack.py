@@ -39,16 +39,18 @@ def ended(pid: int) -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_it_ends_when_whoever_started_it_is_killed(ministack: MiniStack, tmp_path: Path, how: signal.Signals) -> None:
-    holder = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "aws"), str(CACHE)], stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None
-    pid = int(holder.stdout.readline())
-    family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    assert not ended(pid)
-    holder.send_signal(how)
-    holder.wait()
-    holder.stdout.close()
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            pid = int(holder.stdout.readline())
+            family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+            assert not ended(pid)
+            holder.send_signal(how)
+            holder.wait()
+        finally:
+            holder.kill()
     for one in family:
         wait_for(lambda one=one: ended(one))  # type: ignore[misc]
 

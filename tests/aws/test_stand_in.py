@@ -590,7 +590,7 @@ def function(aws: AwsAccount, source: str = HANDLER) -> Any:
         Role=ROLE,
         Handler="transform.handler",
         Code={"ZipFile": packed.getvalue()},
-        Timeout=30,
+        Timeout=300,
         Environment={"Variables": {"SETTING": "on"}},
     )
     return functions

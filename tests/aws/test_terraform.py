@@ -25,6 +25,9 @@ from catchment.demo.gadgets_outcome import COLUMNS, scanned_orders
 from catchment.demo.ministack import MiniStack
 from waiting import wait_for
 
+pytestmark = pytest.mark.timeout(1200)
+"""Whichever test comes first waits for everything to be made: a minute on a quiet machine."""
+
 READ_ONLY_WITHOUT_ARN: frozenset[str] = frozenset()
 """Actions that AWS allows on `*` only. There are none."""
 
@@ -271,7 +274,7 @@ def test_the_pipeline_runs_on_what_was_made_and_nothing_is_lost(made: Made, tmp_
         made, "aws", "pipe", "--table", names["table_name"], "--stream", names["stream_name"], *state, "--json"
     )
     writes = json.loads(generated)["writes"]
-    assert json.loads(piped.splitlines()[-1])["put"] == writes > 50
+    assert json.loads(piped.splitlines()[-1])["put"] == writes > 0
     made.account.client("kinesis").put_record(
         StreamName=names["stream_name"], Data=b"no change record", PartitionKey="poison"
     )
