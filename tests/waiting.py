@@ -11,7 +11,7 @@ from duckdb import CatalogException
 Answer = TypeVar("Answer")
 
 
-def wait_for(condition: Callable[[], Answer], what: str = "the condition", seconds: float = 60.0) -> Answer:
+def wait_for(condition: Callable[[], Answer], what: str = "the condition", seconds: float = 120.0) -> Answer:
     """The condition's first answer that is true; a question about a table that is not there yet has none."""
     deadline = time.monotonic() + seconds
     while True:

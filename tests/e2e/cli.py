@@ -47,7 +47,7 @@ def run_command(*arguments: str | Path, stdin: str | None = None, **environ: str
         text=True,
         check=False,
         env={**os.environ, **environ},
-        timeout=120,
+        timeout=200,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

@@ -116,7 +116,12 @@ def test_several_at_once_all_end_well(lake: BronzeLake) -> None:
         subprocess.Popen(command("gold", path, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    ends = [(*one.communicate(timeout=120), one.returncode) for one in running]
+    try:
+        ends = [(*one.communicate(timeout=200), one.returncode) for one in running]
+    finally:
+        for one in running:
+            one.kill()
+            one.communicate()
     assert [code for _, _, code in ends] == [0, 0, 0], ends
     rows = lake.catalog.load_table("gold.by_city").scan().to_arrow().to_pylist()
     assert {row["city"] for row in rows} == {"Oslo", "Bergen", "Bodø"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -105,12 +104,13 @@ def test_ends_with_a_process_that_was_killed(open_directory: Path) -> None:
         [sys.executable, "-c", script, str(open_directory / "server")], stdout=subprocess.PIPE, text=True
     )
     assert owner.stdout is not None
-    with owner.stdout:
+    try:
         assert int(owner.stdout.readline()) > 0
         server = EmbeddedPostgres(open_directory / "server")
         assert server.running
-        owner.send_signal(signal.SIGKILL)
-        owner.wait(30)
+    finally:
+        owner.kill()
+        owner.communicate()
     wait_for(lambda: not server.running)
 
 
@@ -123,10 +123,11 @@ def test_a_server_whose_process_was_killed_is_replaced_not_relied_on(open_direct
         [sys.executable, "-c", script, str(open_directory / "server")], stdout=subprocess.PIPE, text=True
     )
     assert owner.stdout is not None
-    with owner.stdout:
+    try:
         first = int(owner.stdout.readline())
-        owner.send_signal(signal.SIGKILL)
-        owner.wait(30)
+    finally:
+        owner.kill()
+        owner.communicate()
     with EmbeddedPostgres(open_directory / "server") as server:
         assert server.pid != first
         with psycopg.connect(server.dsn) as connection:
@@ -139,7 +140,7 @@ def test_stays_when_asked_to_be_kept(open_directory: Path) -> None:
         "import sys; from catchment.demo.postgres import EmbeddedPostgres;"
         "EmbeddedPostgres(sys.argv[1]).start(keep=True)"
     )
-    subprocess.run([sys.executable, "-c", script, str(open_directory / "server")], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, str(open_directory / "server")], check=True, timeout=120)
     server = EmbeddedPostgres(open_directory / "server")
     try:
         assert ask(server.dsn, "SELECT 1") == "1"

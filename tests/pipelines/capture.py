@@ -32,7 +32,7 @@ class Capture:
     events: list[Event] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
 
-    def until(self, target: Progress, seconds: float = 60.0) -> Capture:
+    def until(self, target: Progress, seconds: float = 120.0) -> Capture:
         """Read until a boundary covers the target."""
         deadline = time.monotonic() + seconds
         while not self.progress.covers(target):

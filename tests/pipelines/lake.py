@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +65,41 @@ def start(pipeline: Path, *arguments: str, failpoint: str = "") -> subprocess.Po
     )
 
 
-def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def end(process: subprocess.Popen[str], seconds: float = 120) -> str:
+    """Ask it to end; what it said on stderr. Nothing of it stays, also where it does not end."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=seconds)[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def kill_at(pipeline: Path, failpoint: str, seconds: float = 200) -> None:
+    """`catchment run` until the failpoint kills it."""
+    process = start(pipeline, failpoint=failpoint)
+    try:
+        _, said = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"{failpoint} was not reached: {said}"
+
+
+@contextmanager
+def capturing_beside(pipeline: Path) -> Iterator[None]:
+    """The pipeline runs in a thread, to a clean end whatever happens meanwhile."""
+    stop = threading.Event()
+    running = threading.Thread(target=lambda: config.load(pipeline).build().run(stop))
+    running.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        running.join()
+
+
+def run(*arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
     """A `catchment` command to its end."""
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
 

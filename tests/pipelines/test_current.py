@@ -30,7 +30,7 @@ def test_random_workloads_end_with_the_rows_of_the_source(identity: str, round_:
     shown = current(bronze(worlds))
 
     expected = {row_key(row): row for world in worlds for row in world.expected()}
-    assert len(expected) > WORLDS / 2
+    assert len(expected) > WORLDS / 5  # fewer than half of the worlds have rows after a truncation of them all
     assert {row_key(row) for row in shown} == expected.keys()
     assert len(shown) == len(expected)
     for row in shown:

@@ -179,7 +179,7 @@ def test_a_file_that_is_not_committed_yet_is_no_orphan_however_old_it_is(tmp_pat
         # A transaction that has not ended, and has spilled.
         sink.write(writer.changes(writer.BOTH, n, 1))
     folder = tmp_path / "lake/warehouse/bronze/both"
-    wait_for(lambda: any((folder / "data").iterdir()))
+    wait_for(lambda: any(folder.glob("data/*")), what="a file")
     make_old(folder)
     assert maintain(sink._writer) == []  # type: ignore[attr-defined]
     sink.advance(writer.boundary(19))

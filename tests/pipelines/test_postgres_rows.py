@@ -9,6 +9,7 @@ import pytest
 
 from catchment.progress import Progress
 from pipelines.capture import ALWAYS_PULL, NEVER_PULL, Capture, capturing
+from waiting import wait_for
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -220,11 +221,13 @@ def test_an_idle_database_moves_the_slot_on(database: str, sql: Connection) -> N
         capture.source.acknowledge(capture.progress)
         lane = next(iter(capture.progress.positions))
         expected = int.from_bytes(capture.progress.positions[lane][:8], "big")
-        while True:
+        confirmed = "SELECT (confirmed_flush_lsn - '0/0')::int8 FROM pg_replication_slots WHERE slot_name = %s"
+
+        def moved_on() -> bool:
             capture.step()
-            row = sql.execute("SELECT (confirmed_flush_lsn - '0/0')::int8 FROM pg_replication_slots").fetchall()
-            if row[0][0] == expected:
-                break
+            return sql.execute(confirmed, ("catchment_test",)).fetchall() == [(expected,)]
+
+        wait_for(moved_on, what="the slot where it was acknowledged")
 
 
 def test_catch_up_and_stream_tell_the_same_of_interleaved_writers(database: str, sql: Connection) -> None:

@@ -17,6 +17,7 @@ from catchment.progress import ALL_CHUNKS
 from catchment.sources.postgres.config import PostgresSourceConfig
 from catchment.sources.postgres.source import PostgresSource
 from pipelines.capture import NEVER_PULL, Capture, capturing
+from waiting import wait_for
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -99,7 +100,8 @@ def test_a_type_that_cannot_be_kept_is_refused_before_anything_is_set_up(databas
     sql.execute("CREATE TABLE a (id int PRIMARY KEY, tags text[])")
     with pytest.raises(SourceRefused, match=r"public\.a\.tags.*_text"), capturing(database):
         pass
-    assert sql.execute("SELECT count(*) FROM pg_replication_slots").fetchall() == [(0,)]
+    ours = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
+    assert sql.execute(ours).fetchall() == [(0,)]
     assert sql.execute("SELECT count(*) FROM pg_publication").fetchall() == [(0,)]
 
 
@@ -118,7 +120,8 @@ def test_a_dry_run_leaves_nothing_at_the_server(database: str, sql: Connection) 
     sql.execute("INSERT INTO t VALUES (1, 'a')")
     with _dry(database) as capture:
         assert [row["_op"] for row in capture.to_head().rows()] == ["r"]
-    assert sql.execute("SELECT count(*) FROM pg_replication_slots WHERE NOT temporary").fetchall() == [(0,)]
+    lasting = "SELECT count(*) FROM pg_replication_slots WHERE NOT temporary AND database = current_database()"
+    assert sql.execute(lasting).fetchall() == [(0,)]
     assert sql.execute("SELECT count(*) FROM pg_publication").fetchall() == [(0,)]
 
 
@@ -246,12 +249,11 @@ def test_creating_the_slot_says_what_it_waits_for(
         source = PostgresSource(config, BuildContext("test", Path()))
         opening = threading.Thread(target=source.open, args=(None,))
         opening.start()
-        deadline = time.monotonic() + 20
-        while "waits for 1 open transactions" not in caplog.text and time.monotonic() < deadline:
-            opening.join(0.1)
-        assert "waits for 1 open transactions" in caplog.text
-        open_transaction.commit()
-        opening.join(20)
+        try:
+            wait_for(lambda: "waits for 1 open transactions" in caplog.text, what="a line that says so")
+        finally:
+            open_transaction.commit()
+            opening.join(120)
     try:
         assert [row["after"]["v"] for row in Capture(source).to_head().rows()] == ["open"]
     finally:
@@ -276,16 +278,16 @@ def _dry(database: str):  # type: ignore[no-untyped-def]
 
 def _unused(sql: Connection) -> None:
     """Wait until nobody reads from the slot."""
-    deadline = time.monotonic() + 20
-    while sql.execute("SELECT 1 FROM pg_replication_slots WHERE active OR temporary").fetchall():
-        assert time.monotonic() < deadline
+    used = "SELECT 1 FROM pg_replication_slots WHERE active OR temporary"
+    wait_for(lambda: not sql.execute(used).fetchall(), what="a slot that nobody reads")
 
 
 def _step_until(capture: Capture, done) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < deadline
+    def stepped() -> bool:
         capture.step()
+        return bool(done())
+
+    wait_for(stepped)
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["runs on", "ends before it is durable"])
@@ -302,11 +304,7 @@ def test_a_table_that_was_excluded_for_a_while_is_read_anew(database: str, sql: 
         with capturing(database, resume):
             pass
     with capturing(database, resume) as capture:
-        deadline = time.monotonic() + 30
-        while not capture.progress.covers(capture.source.head()):
-            assert time.monotonic() < deadline
-            capture.step()
-            capture.source.acknowledge(capture.progress)
+        _step_until(capture, lambda: _acknowledging(capture) and capture.progress.covers(capture.source.head()))
         sql.execute("INSERT INTO t VALUES (4, 'followed')")
         capture.to_head()
     rows = capture.rows("public.t")
@@ -369,7 +367,7 @@ def test_a_worker_that_is_held_up_is_waited_for_before_a_table_is_done(
 
     def put_late(self: Inbox, chunk: Chunk) -> bool:
         if chunk.name and held.acquire(blocking=False):
-            assert others.wait(30)
+            assert others.wait(120)
             return put(self, chunk)
         done = put(self, chunk)
         seen.append(chunk)

@@ -157,7 +157,7 @@ def test_work_broken_off_by_the_end_of_the_process_is_done_by_the_next(tmp_path:
         command.start()
         wait_for(begun.exists)
         stopping.set()
-    command.join(30)
+    command.join(120)
     assert result == {"done": True}
 
 
@@ -202,7 +202,7 @@ def _process(directory: Path) -> subprocess.Popen[str]:
         "t.register(dict.__setitem__)\n"
         "writer = t.LakeWriter.open(t.LakehouseConfig(), 'shop', pathlib.Path(sys.argv[1]))\n"
         "print('open', flush=True)\n"
-        "for _ in range(2000):\n"
+        "for _ in range(20000):\n"
         "    t.serve_requests(writer)\n"
         "    time.sleep(0.02)\n"
     )
@@ -213,5 +213,8 @@ def _process(directory: Path) -> subprocess.Popen[str]:
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "open\n"
+    if (said := process.stdout.readline()) != "open\n":
+        process.kill()
+        process.communicate()
+    assert said == "open\n"
     return process
