@@ -10,7 +10,7 @@ from catchment import config
 from catchment.verify.report import Outcome
 from catchment.verify.verification import Verification
 from pipelines import workload
-from pipelines.lake import catch_up, query, start, write_pipeline
+from pipelines.lake import catch_up, end, query, start, write_pipeline
 from pipelines.workload import Workload
 from seeds import first_seed
 from waiting import wait_for
@@ -132,11 +132,10 @@ def test_ddl_beside_a_running_pipeline_and_changes_ends_in_equal_rows(database_1
             ):
                 wait_for(lambda: writing.transactions > 50, what="the workload")
                 run_sql(database_18, statement)
-                wait_for(lambda: read_again(pipeline) == number, what="reading again")  # noqa: B023
+                wait_for(lambda: read_again(pipeline) >= number, what="reading again")  # noqa: B023
         wait_for(lambda: outcome(pipeline) is Outcome.EQUAL, what="equal rows")
     finally:
-        process.terminate()
-        _, err = process.communicate(timeout=60)
+        err = end(process)
     assert process.returncode == 0, err
     assert "added with a default" in err
     assert "rewritten" in err
@@ -152,7 +151,7 @@ def test_a_table_that_was_partly_read_when_ddl_came_is_read_again(database_18: s
         wait_for(lambda: (tmp_path / "lake").exists() and some(pipeline), what="the first rows")
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate()
     pipeline.write_text(slow)
     run_sql(database_18, "ALTER TABLE accounts ADD level int DEFAULT 3")
     catch_up(pipeline)

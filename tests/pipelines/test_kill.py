@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
-import signal
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from catchment import failpoint
-from pipelines.lake import catch_up, expect_equal, expect_once, expect_verified, query, start, write_pipeline
+from pipelines.lake import (
+    catch_up,
+    end,
+    expect_equal,
+    expect_once,
+    expect_verified,
+    kill_at,
+    query,
+    start,
+    write_pipeline,
+)
 from pipelines.workload import TABLES, Workload, set_up
 from seeds import first_seed
 from waiting import wait_for
@@ -37,13 +46,10 @@ def _rounds(database: str, directory: Path, names: list[str], catch_up_bytes: in
     print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     set_up(database)
-    pipeline = write_pipeline(directory, database, catch_up_bytes=catch_up_bytes)
+    pipeline = _maintained(write_pipeline(directory, database, catch_up_bytes=catch_up_bytes))
     with Workload(database, seed) as workload:
         for _ in range(rounds):
-            name = chance.choice(names)
-            process = start(pipeline, failpoint=f"{name}:{chance.randint(1, 6)}")
-            _, errors = process.communicate(timeout=90)
-            assert process.returncode == -signal.SIGKILL, f"{name} was not reached: {errors}"
+            kill_at(pipeline, f"{chance.choice(names)}:{chance.randint(1, 6)}")
     catch_up(pipeline)
     streamed = expect_once(pipeline, list(TABLES))
     for table, key in TABLES.items():
@@ -53,6 +59,13 @@ def _rounds(database: str, directory: Path, names: list[str], catch_up_bytes: in
     assert 0 < streamed <= workload.changes
 
 
+def _maintained(pipeline: Path) -> Path:
+    """With maintenance that looks often: a kill at a place of its own need not be waited for long."""
+    often = "lakehouse:\n  maintenance: {interval_seconds: 0.2, budget_percent: 100}\n"
+    pipeline.write_text(pipeline.read_text().replace("lakehouse:\n", often))
+    return pipeline
+
+
 @pytest.mark.parametrize("postgres", ["18"], indirect=True)
 def test_every_change_after_the_snapshot_is_in_bronze_once(database: str, tmp_path: Path) -> None:
     """With nothing before the slot, the count of changes is exactly the application's own."""
@@ -60,13 +73,11 @@ def test_every_change_after_the_snapshot_is_in_bronze_once(database: str, tmp_pa
     print(f"replay with CATCHMENT_SEED={seed}")
     chance = random.Random(seed)
     set_up(database, rows=0)
-    pipeline = write_pipeline(tmp_path, database)
+    pipeline = _maintained(write_pipeline(tmp_path, database))
     catch_up(pipeline)
     with Workload(database, seed) as workload:
         for name in failpoint.NAMES:
-            process = start(pipeline, failpoint=f"{name}:{chance.randint(1, 4)}")
-            process.communicate(timeout=90)
-            assert process.returncode == -signal.SIGKILL
+            kill_at(pipeline, f"{name}:{chance.randint(1, 4)}")
     catch_up(pipeline)
     assert expect_once(pipeline, list(TABLES)) == workload.changes
     for table, key in TABLES.items():
@@ -79,15 +90,16 @@ def test_sigterm_in_the_middle_of_a_transaction_ends_cleanly_and_loses_nothing(d
     pipeline = write_pipeline(tmp_path, database)
     catch_up(pipeline)
     process = start(pipeline)
-    with psycopg.connect(database, autocommit=True) as connection:
-        active = "SELECT 1 FROM pg_replication_slots WHERE active AND NOT temporary"
-        wait_for(lambda: bool(connection.execute(active).fetchall()), what="a stream")
-        before = len(list((tmp_path / "lake").rglob("*.parquet")))
-        connection.execute("INSERT INTO accounts SELECT g, 'big', g, NULL FROM generate_series(1000, 500000) g")
-        # Files of a transaction are written before it is whole; nobody sees them.
-        wait_for(lambda: len(list((tmp_path / "lake").rglob("*.parquet"))) > before, what="a file of the transaction")
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+    try:
+        with psycopg.connect(database, autocommit=True) as connection:
+            active = "SELECT 1 FROM pg_replication_slots WHERE active AND database = current_database()"
+            wait_for(lambda: bool(connection.execute(active).fetchall()), what="a stream")
+            before = len(list((tmp_path / "lake").rglob("*.parquet")))
+            connection.execute("INSERT INTO accounts SELECT g, 'big', g, NULL FROM generate_series(1000, 500000) g")
+            # Files of a transaction are written before it is whole; nobody sees them.
+            wait_for(lambda: len(list((tmp_path / "lake").rglob("*.parquet"))) > before, what="a file of it")
+    finally:
+        errors = end(process)
     assert process.returncode == 0, errors
     catch_up(pipeline)
     assert query(pipeline, "SELECT count(*) FROM bronze.accounts WHERE after.name = 'big'") == [(499001,)]

@@ -12,7 +12,7 @@ import pytest
 from catchment.config import load
 from catchment.errors import ConfigError
 from catchment.lakehouse.recovery.tasks import PipelineLake, perform
-from pipelines.lake import catch_up, query, start, write_pipeline
+from pipelines.lake import catch_up, end, query, start, write_pipeline
 from waiting import wait_for
 
 RULES = """\
@@ -139,6 +139,5 @@ def test_a_running_pipeline_releases_rows_and_goes_on(shop: Path) -> None:
         assert query(shop, IN_QUARANTINE) == [(2,), (4,), (6,)]
         whole(shop)
     finally:
-        process.terminate()
-        _, said = process.communicate(timeout=60)
+        said = end(process)
     assert process.returncode == 0, said
