@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig, MaintenanceConfig
 from catchment.lakehouse.maintenance import plan
 from catchment.lakehouse.maintenance.maintainer import Maintainer
-from catchment.lakehouse.maintenance.service import MaintenanceService, _Pace
+from catchment.lakehouse.maintenance.service import PATIENCE, MaintenanceService, _Load, _Pace
 from catchment.lakehouse.reading.connection import connect_lake
 from catchment.lakehouse.recovery.tasks import PipelineLake, Stopped, perform
 from catchment.lakehouse.writer import LakeWriter
@@ -77,9 +78,11 @@ def data_files(config: LakehouseConfig, directory: Path) -> dict[str, int]:
 def test_a_running_pipeline_maintains_its_tables(tmp_path: Path) -> None:
     config = lakehouse(enabled=True)
     sink = open_sink(tmp_path, config)
-    deliver(sink)
-    wait_for(lambda: max(data_files(config, tmp_path).values()) < 6, what="few files")
-    sink.close()
+    try:
+        deliver(sink)
+        wait_for(lambda: max(data_files(config, tmp_path).values()) < 6, what="few files")
+    finally:
+        sink.close()
     with connect_lake(config, tmp_path) as connection:
         kept = connection.execute('SELECT "table", sum(files_before) FROM ops.maintenance GROUP BY ALL').fetchall()
     assert dict(kept)["bronze.items"] > 5
@@ -221,14 +224,45 @@ def test_a_failure_is_kept_and_capture_goes_on(tmp_path: Path, monkeypatch: pyte
     enabled = lakehouse(enabled=True).maintenance
     service = MaintenanceService(sink._writer, enabled, lambda _: None)
     service.start()
-    wait_for(lambda: service.status.error is not None, what="the failure")
-    assert service.status.error == "ZeroDivisionError while the lake was maintained"
-    monkeypatch.undo()
-    monkeypatch.setattr(plan, "FAN_IN_SMALLEST", 3)
-    wait_for(lambda: service.status.pieces > 0, what="maintenance after the failure")
-    assert service.status.error is None
-    service.stop()
-    sink.close()
+    try:
+        wait_for(lambda: service.status.error is not None, what="the failure")
+        assert service.status.error == "ZeroDivisionError while the lake was maintained"
+        monkeypatch.undo()
+        monkeypatch.setattr(plan, "FAN_IN_SMALLEST", 3)
+        wait_for(lambda: service.status.pieces > 0, what="maintenance after the failure")
+        assert service.status.error is None
+    finally:
+        service.stop()
+        sink.close()
+
+
+def test_work_gives_way_to_a_burst_of_changes_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Load, "busy", lambda _: True)
+    sink = open_sink(tmp_path, lakehouse(enabled=False))
+    deliver(sink, 6)
+    assert sink._writer is not None
+    interval = 0.4
+    enabled = lakehouse(enabled=True).maintenance.model_copy(update={"interval_seconds": interval})
+    service = MaintenanceService(sink._writer, enabled, lambda _: None)
+    started = time.time()
+    service.start()
+    try:
+        wait_for(lambda: service.status.pieces > 0, what="maintenance")
+        assert service.status.last_at is not None
+        assert service.status.last_at - started >= (1 + PATIENCE) * interval
+    finally:
+        service.stop()
+        sink.close()
+
+
+def test_how_busy_the_process_is_counts_since_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    at, worked = 0.0, 0.0
+    monkeypatch.setattr("catchment.lakehouse.maintenance.service.time.monotonic", lambda: at)
+    monkeypatch.setattr("catchment.lakehouse.maintenance.service.time.process_time", lambda: worked)
+    load = _Load()
+    for seconds, cores, busy in ((2.0, 1.0, True), (0.5, 0.5, False), (1.0, 0.7, True), (1.0, 0.0, False)):
+        at, worked = at + seconds, worked + seconds * cores
+        assert load.busy() is busy
 
 
 def test_work_rests_for_the_share_of_time_that_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

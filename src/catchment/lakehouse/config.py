@@ -28,7 +28,8 @@ class MaintenanceConfig(ComponentConfig):
     enabled: bool = True
     """Maintain tables while a pipeline runs. Without it, `catchment maintain` still does."""
     interval_seconds: float = Field(default=5.0, gt=0)
-    """How often to look what is due, at most."""
+    """How often to look what is due, at most. While the process is busy with a burst of changes, work waits up to three
+    times as long."""
     budget_percent: float = Field(default=20.0, gt=0, le=100)
     """Of one core, how much may maintenance take at most while a pipeline runs; up to three times as much while a
     table has three times too many dead rows."""

@@ -207,9 +207,13 @@ def _start(group: Any) -> int:
     return int(offset if offset is not None and offset > 0 else first.data_page_offset)
 
 
-def open_parquet(io: FileIO, location: str, *, memory_map: bool = False) -> pq.ParquetFile:
-    """A Parquet file, wherever the table is. memory_map: for who reads few of its pages, if it is on this machine."""
+def open_parquet(io: FileIO, location: str, *, memory_map: bool = False, read_bytes: int = 0) -> pq.ParquetFile:
+    """A Parquet file, wherever the table is. memory_map: for who reads few of its pages, if it is on this machine.
+
+    read_bytes: how much of a column is read at a time; 0 reads a row group's columns whole.
+    """
     path = local_path(location)
     if path is not None:
-        return pq.ParquetFile(str(path), memory_map=memory_map, pre_buffer=False)
-    return pq.ParquetFile(pa.PythonFile(io.new_input(location).open(), mode="r"), pre_buffer=False)
+        return pq.ParquetFile(str(path), memory_map=memory_map, buffer_size=read_bytes, pre_buffer=False)
+    source = pa.PythonFile(io.new_input(location).open(), mode="r")
+    return pq.ParquetFile(source, buffer_size=read_bytes, pre_buffer=False)

@@ -18,7 +18,9 @@ from pyiceberg.schema import Schema
 from catchment.lakehouse.data_file import open_parquet
 from catchment.lakehouse.file_schema import Arrangement, by_field_id, file_schema
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384
+READ_BYTES = 64 * 1024
+"""Of a column at a time: a column of a large row group is not read whole."""
 
 Positions = npt.NDArray[np.int64]
 
@@ -37,12 +39,12 @@ def live_rows(
 ) -> Iterator[LiveBatch]:
     """The rows of these files, file by file in their order, without the dead ones.
 
-    dead: location → positions of dead rows, ascending. Holds one row group in memory, more or less.
+    dead: location → positions of dead rows, ascending. Holds a batch in memory, more or less.
     """
     for index, location in enumerate(locations):
         gone = (dead or {}).get(location, np.empty(0, np.int64))
         first = 0
-        with open_parquet(io, location) as file:
+        with open_parquet(io, location, read_bytes=READ_BYTES) as file:
             arrangement = Arrangement(file.schema_arrow, schema, by_field_id(file.schema_arrow, file_schema(schema)))
             for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
                 yield from _live(index, first, arrangement.apply(batch), gone)

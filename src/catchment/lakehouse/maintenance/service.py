@@ -1,4 +1,4 @@
-"""Maintenance beside capture: a thread that does a piece of what is due, and rests.
+"""Maintenance beside capture: a thread that does a piece of what is due, and rests; a burst of changes goes first.
 
 It also does what commands ask of the process that holds the lease. A failure is logged and kept in the status, and
 tried again; nothing that happens here stops capture, except a commit whose outcome is unknown: then the writer
@@ -35,6 +35,12 @@ STRAIN = 3.0
 
 LOG_SECONDS = 60.0
 """How often the log says what was done."""
+
+BUSY_CORES = 0.6
+"""A process that uses more than this of one core is busy with what it is there for."""
+
+PATIENCE = 3.0
+"""For how many intervals work that is due gives way to that: a burst is waited out, what lasts longer is no burst."""
 
 SLICE_SECONDS = 0.2
 """Within a piece of work: so long it works before it rests for the share of time that is not its own."""
@@ -83,13 +89,16 @@ class MaintenanceService:
         return self._maintainer.tables()
 
     def _run(self) -> None:
-        look_at = time.monotonic() + self._config.interval_seconds
+        interval, load = self._config.interval_seconds, _Load()
+        due = time.monotonic() + interval
         while not self._stopping.wait(REQUEST_SECONDS):
             self._attempt(self._log.tell)
             self._attempt(self._serve)
-            if self._config.enabled and time.monotonic() >= look_at:
-                worked = self._attempt(self._step)
-                look_at = time.monotonic() + (0.0 if worked else self._config.interval_seconds)
+            busy, waited = load.busy(), time.monotonic() - due
+            if not self._config.enabled or waited < 0 or (busy and waited < PATIENCE * interval):
+                continue
+            if not self._attempt(self._step):
+                due = time.monotonic() + interval
         self._attempt(lambda: self._log.tell(now=True))
 
     def _serve(self) -> bool:
@@ -123,6 +132,19 @@ class MaintenanceService:
         if message != self._status.error and not self._stopping.is_set():
             log.warning("The lake could not be maintained; it is tried again, capture goes on. %s", message)
         self._status = MaintenanceStatus(self._status.last, self._status.last_at, self._status.pieces, message)
+
+
+class _Load:
+    """How busy this process has been since the last look."""
+
+    def __init__(self) -> None:
+        self._at, self._worked = time.monotonic(), time.process_time()
+
+    def busy(self) -> bool:
+        """Did it use more than `BUSY_CORES`?"""
+        since, before = self._at, self._worked
+        self._at, self._worked = time.monotonic(), time.process_time()
+        return self._worked - before > BUSY_CORES * (self._at - since)
 
 
 class _Log:
