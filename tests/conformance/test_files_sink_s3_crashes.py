@@ -277,7 +277,7 @@ from catchment.testing.sinks import ITEMS, insert
 lease._process = lambda pid: None
 url, system = sys.argv[1], ScriptedSystem(*(insert("lane", ITEMS, n) for n in range(1, 21)))
 try:
-    one = Delivery(FilesSink(S3Store(url, lease_seconds=1.5), pipeline="suite", format="parquet"), system)
+    one = Delivery(FilesSink(S3Store(url, lease_seconds=5), pipeline="suite", format="parquet"), system)
     print("held", flush=True)
     while one.step() is not None:
         one.flush()
@@ -385,9 +385,11 @@ def test_a_beat_whose_answer_was_never_heard_does_not_lose_the_lease(
 
     monkeypatch.setattr(store._bucket, "put", deaf_at_first)
     store.hold()
-    assert heard.wait(30)
-    store.replace("x", b"", None)
-    store.release()
+    try:
+        assert heard.wait(60)
+        store.replace("x", b"", None)
+    finally:
+        store.release()
     assert beats[1] is None, "the second beat was refused"
 
 
