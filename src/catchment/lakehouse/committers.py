@@ -31,7 +31,7 @@ from catchment.lakehouse.commit import (
 )
 from catchment.lakehouse.commit_stamp import stamp
 from catchment.lakehouse.ops import OpsStore, ops_errors
-from catchment.lakehouse.properties import MARKER
+from catchment.lakehouse.properties import marker_of
 from catchment.lakehouse.sweeping import Sweep, sweep_now
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.progress import Progress
@@ -131,8 +131,7 @@ class SequentialCommitter:
         return self._held
 
     def marker(self, table: LakeTable) -> Progress | None:
-        text = table.metadata.properties.get(MARKER)
-        return Progress.from_json(text) if text else None
+        return marker_of(table.metadata.properties)
 
     def commit(self, drafts: Sequence[Draft], progress: Progress | None, schemas: Sequence[TableSchema] = ()) -> None:
         for draft in drafts:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from catchment.progress import Progress
+
 PIPELINE = "catchment.pipeline"
 """The pipeline that writes the table."""
 TABLE = "catchment.table"
@@ -18,3 +22,9 @@ PINNED = "catchment.pinned"
 """Set by a rollback: the table stays as it is until it is resumed."""
 BRONZE_SINCE = "catchment.bronze-since"
 """Of a bronze table whose first changes were let go: from when on it is whole, ISO 8601."""
+
+
+def marker_of(properties: Mapping[str, str]) -> Progress | None:
+    """What a table holds by its properties, or a snapshot's table by its summary; None where nothing is said."""
+    text = properties.get(MARKER)
+    return Progress.from_json(text) if text else None

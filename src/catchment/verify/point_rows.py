@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyiceberg.types import StructType
 
 from catchment.lakehouse.file_schema import Arrangement
-from catchment.lakehouse.properties import KEY, MARKER
+from catchment.lakehouse.properties import KEY, marker_of
 from catchment.lakehouse.reading import bronze
 from catchment.lakehouse.reading.bronze import Unreadable, duck_type
 from catchment.lakehouse.reading.connection import show
@@ -222,8 +222,7 @@ class _TableAt:
 
 def _position(table: TableSnapshot, lane: str) -> bytes:
     """Up to where a table has the changes of a lane, by its own marker."""
-    marker = table.properties.get(MARKER)
-    return Progress.from_json(marker).positions.get(lane, b"") if marker else b""
+    return (marker_of(table.properties) or Progress()).positions.get(lane, b"")
 
 
 def _with_room(snapshot: TableSnapshot, schemas: Sequence[TableSchema]) -> tuple[TableSnapshot, Places]:

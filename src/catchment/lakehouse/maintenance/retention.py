@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.maintenance.table_files import TableFiles
-from catchment.lakehouse.properties import KEY, MARKER, PINNED
+from catchment.lakehouse.properties import KEY, PINNED, marker_of
 from catchment.lakehouse.table import LakeTable
 from catchment.progress import Progress
 
@@ -45,7 +45,7 @@ def held_by_silver(bronze: LakeTable, silver: LakeTable | None) -> bool:
         return True
     if silver is None or silver.metadata.properties.get(PINNED):
         return False
-    mine, theirs = _marker(bronze), _marker(silver)
+    mine, theirs = marker_of(bronze.metadata.properties), marker_of(silver.metadata.properties)
     return mine is not None and theirs is not None and theirs.covers(Progress(mine.positions))
 
 
@@ -56,8 +56,3 @@ def written_before(location: str, seconds: float) -> bool:
         return path is not None and path.stat().st_mtime < seconds
     except FileNotFoundError:
         return False
-
-
-def _marker(table: LakeTable) -> Progress | None:
-    text = table.metadata.properties.get(MARKER)
-    return Progress.from_json(text) if text else None

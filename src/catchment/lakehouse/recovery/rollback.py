@@ -16,7 +16,7 @@ from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from catchment.errors import ConfigError, SinkRefused
-from catchment.lakehouse.properties import BRONZE_SINCE, KIND, MARKER, PINNED
+from catchment.lakehouse.properties import BRONZE_SINCE, KIND, MARKER, PINNED, marker_of
 from catchment.lakehouse.recovery.snapshot_listing import (
     by_id,
     by_time,
@@ -166,8 +166,7 @@ def _keeps_rows(snapshot: Snapshot) -> bool:
 def was_at_source(bronze: LakeTable, silver: LakeTable, target: Target) -> bool:
     """Is the snapshot a state that the source's table once had? Not while its first copy was still being read."""
     held, said = target.held, _last_said(silver, target.snapshot)
-    text = bronze.metadata.properties.get(MARKER)
-    copied = bool(Progress.from_json(text).chunks) if text else False
+    copied = bool((marker_of(bronze.metadata.properties) or Progress()).chunks)
     resolved = said is not None and said.summary is not None and said.summary.get(UNRESOLVED_PROPERTY) != "true"
     return resolved and held.snapshots_finished and bool(held.chunks or not copied)
 

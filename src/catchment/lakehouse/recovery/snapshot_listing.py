@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catchment.errors import ConfigError
 from catchment.lakehouse.catalog import catalog_errors
-from catchment.lakehouse.properties import MARKER, PINNED, TABLE
+from catchment.lakehouse.properties import PINNED, TABLE, marker_of
 from catchment.progress import Progress
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ def iso(at: datetime) -> str:
 
 def positions(snapshot: Snapshot) -> Progress | None:
     """How far the table had come, where the writer said so."""
-    text = snapshot.summary.get(MARKER) if snapshot.summary is not None else None
-    return Progress.from_json(text) if text else None
+    return marker_of(snapshot.summary) if snapshot.summary is not None else None
 
 
 def _of(name: Name, metadata: TableMetadata) -> SnapshotsOfTable:

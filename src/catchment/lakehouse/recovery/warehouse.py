@@ -17,7 +17,7 @@ from pyiceberg.serializers import FromInputFile
 
 from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.commit_stamp import Stamp, stamp_of
-from catchment.lakehouse.properties import MARKER
+from catchment.lakehouse.properties import marker_of
 from catchment.progress import Progress
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class TableState:
     @property
     def marker(self) -> Progress | None:
         """What the table holds."""
-        text = self.metadata.properties.get(MARKER)
-        return Progress.from_json(text) if text else None
+        return marker_of(self.metadata.properties)
 
     @property
     def stamp(self) -> Stamp | None:
@@ -166,6 +165,6 @@ def _came_to_be(state: TableState, stamp: Stamp, everything: list[TableState]) -
 
 def _reached(state: TableState) -> Progress | None:
     snapshot = state.metadata.current_snapshot()
-    text = snapshot.summary.get(MARKER) if snapshot is not None and snapshot.summary is not None else None
-    marker = Progress.from_json(text) if text else state.marker
+    said = marker_of(snapshot.summary) if snapshot is not None and snapshot.summary is not None else None
+    marker = said or state.marker
     return Progress(marker.positions) if marker is not None else None

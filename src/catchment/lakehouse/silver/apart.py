@@ -21,7 +21,7 @@ from pyiceberg.table.snapshots import Snapshot
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors
 from catchment.lakehouse.manifests import Manifests
-from catchment.lakehouse.properties import KEY, MARKER
+from catchment.lakehouse.properties import KEY, MARKER, marker_of
 from catchment.lakehouse.recovery.rollback import Target, files_at, newest_at
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.layer import SilverLayer
@@ -93,7 +93,7 @@ class SilverApart:
         # It is read twice: the rows of snapshots first, then all others.
         self._silver.rebuild(each=_Told(task, self._bronze, 2 * _rows(self._bronze)))
         self._base = {}
-        self.held = _marker(self._bronze)
+        self.held = marker_of(self._bronze.metadata.properties)
         self._follow(task)
 
     def replay(self, task: Task) -> None:
@@ -139,7 +139,7 @@ class SilverApart:
             self._merge(self._bronze, task)
 
     def _merge(self, bronze: LakeTable, task: Task) -> None:
-        marker = _marker(bronze)
+        marker = marker_of(bronze.metadata.properties)
         if marker is None or marker == self.held:
             return
         held = self.held or Progress()
@@ -219,11 +219,6 @@ def bringing_up(writer: LakeWriter, name: str, start: Mapping[str, Target] | Non
             yield SilverApart(writer, silver, bronze, start)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _marker(bronze: LakeTable) -> Progress | None:
-    text = bronze.metadata.properties.get(MARKER)
-    return Progress.from_json(text) if text else None
 
 
 def _rows(table: LakeTable) -> int:

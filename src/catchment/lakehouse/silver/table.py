@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement, file_schema
-from catchment.lakehouse.properties import KEY, KIND, MARKER, PINNED, PIPELINE, TABLE
+from catchment.lakehouse.properties import KEY, KIND, PINNED, PIPELINE, TABLE, marker_of
 from catchment.lakehouse.silver.bronze_changes import bronze_changes
 from catchment.lakehouse.silver.fold import (
     DELETE,
@@ -181,13 +181,11 @@ class SilverTable:
     @property
     def marker(self) -> Progress | None:
         """What the table holds."""
-        text = self.main.lake.metadata.properties.get(MARKER)
-        return Progress.from_json(text) if text else None
+        return marker_of(self.main.lake.metadata.properties)
 
     @property
     def _bronze_marker(self) -> Progress:
-        text = self._bronze.metadata.properties.get(MARKER)
-        return Progress.from_json(text) if text else Progress()
+        return marker_of(self._bronze.metadata.properties) or Progress()
 
     @property
     def tables(self) -> list[KeyedTable]:
@@ -403,8 +401,8 @@ class SilverTable:
     @property
     def half_committed(self) -> bool:
         """Is quarantine further than silver itself? They are committed one by one where the catalog knows no other."""
-        text = self.quarantine.lake.metadata.properties.get(MARKER) if self.quarantine is not None else None
-        return text is not None and not (self.marker or Progress()).covers(Progress.from_json(text))
+        beyond = marker_of(self.quarantine.lake.metadata.properties) if self.quarantine is not None else None
+        return beyond is not None and not (self.marker or Progress()).covers(beyond)
 
     @property
     def mend_due(self) -> bool:

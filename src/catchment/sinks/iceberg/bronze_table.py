@@ -12,7 +12,7 @@ from catchment.change import ChangeBatch
 from catchment.errors import SinkRefused
 from catchment.lakehouse.data_file import DataFileWriter, ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement
-from catchment.lakehouse.properties import KEY, MARKER, PIPELINE, SCHEMA_VERSION, TABLE
+from catchment.lakehouse.properties import KEY, MARKER, PIPELINE, SCHEMA_VERSION, TABLE, marker_of
 from catchment.lakehouse.table import Change, Draft, LakeTable
 from catchment.progress import Progress
 from catchment.schema import TableId, TableSchema
@@ -70,8 +70,7 @@ class BronzeTable:
         self._open = Segment(encoder, self._open_file, target_file_bytes)
         self._files: FileSet | None = None
         self._uncommitted: dict[str, DataFileWriter] = {}
-        held = lake.metadata.properties.get(MARKER)
-        self._chunks = Progress.from_json(held).chunks if held else {}
+        self._chunks = (marker_of(lake.metadata.properties) or Progress()).chunks
         self._iceberg: Schema = lake.metadata.schema()
         self._schema = schema
         self._columns = -1
