@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aws.account import AwsAccount
-from aws.test_glue_database import TODAY, UNITS, UPI, bucket, change, hour, put
+from aws.test_glue_database import TODAY, UNITS, UPI, bucket, change, hour, put, wait_out_the_days_end
 from catchment.cli import main
 from catchment.errors import ConfigError
 from catchment.glue import athena
@@ -24,6 +24,7 @@ from e2e.cli import Done, run_command
 @pytest.fixture
 def orders(aws: AwsAccount, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[AwsAccount]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    wait_out_the_days_end()
     aws.client("s3").create_bucket(Bucket=bucket(aws))
     ensure_gadgets(f"s3://{bucket(aws)}/", first_hour=TODAY - timedelta(days=2))
     put(aws, f"{hour()}a", change("1", 1, quantity=2), change("2", 2, product_name="Phone", price=429.99))
