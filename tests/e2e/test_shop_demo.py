@@ -28,6 +28,7 @@ from catchment.demo.shop_demo import demo_server
 from catchment.demo.views import Lines, Moment, line, size
 from catchment.errors import Fatal
 from catchment.telemetry import Report, SnapshotReport, TableReport
+from waiting import wait_for
 
 TABLES = {"dim_users", "dim_products", "fact_sales"}
 MODELS = {
@@ -40,18 +41,32 @@ def command(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("catchment")), *arguments]
 
 
-def start(directory: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command("demo", "shop", "--dir", str(directory), "--rate", "200", "--json", *more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def start(open_directory: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the demo in `open_directory`/demo."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*more: str) -> subprocess.Popen[str]:
+        one = subprocess.Popen(
+            command("demo", "shop", "--dir", str(open_directory / "demo"), "--rate", "200", "--json", *more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(one)
+        return one
+
+    try:
+        yield run
+    finally:
+        for one in started:
+            one.kill()
+            one.communicate()
 
 
 def finish(running: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = running.communicate(timeout=120)
+    out, err = running.communicate(timeout=200)
     assert running.returncode == 0, err
     document: dict[str, Any] = json.loads(out)
     return document
@@ -83,9 +98,11 @@ def processes_of(directory: Path) -> list[psutil.Process]:
     return found
 
 
-def test_captures_the_shop_and_says_so_in_one_document_then_resumes(open_directory: Path) -> None:
+def test_captures_the_shop_and_says_so_in_one_document_then_resumes(
+    start: Callable[..., subprocess.Popen[str]], open_directory: Path
+) -> None:
     directory = open_directory / "demo"
-    first = finish(start(directory, "--seconds", "4"))
+    first = finish(start("--seconds", "4"))
     assert first["directory"] == str(directory)
     assert first["seconds"] >= 4
     assert first["operations"] > 100
@@ -107,7 +124,7 @@ def test_captures_the_shop_and_says_so_in_one_document_then_resumes(open_directo
                 row = connection.execute(f"SELECT count(*) FROM {name}".encode()).fetchone()
             assert row == (table["source_rows"],)
 
-    running = start(directory, "--seconds", "600")
+    running = start("--seconds", "600")
     wait_for_line(running, is_live)
     running.send_signal(signal.SIGINT)
     second = finish(running)
@@ -115,26 +132,28 @@ def test_captures_the_shop_and_says_so_in_one_document_then_resumes(open_directo
     assert second["seconds"] < 600
     # Resumed, not read again: what came is what was done. Only users who leave take several rows along.
     grown = sum(second["tables"][name]["bronze_rows"] - first["tables"][name]["bronze_rows"] for name in TABLES)
-    assert second["operations"] <= grown < second["operations"] + 500
+    # They are one operation in several hundred, with some twenty orders each: far from a second snapshot's rows.
+    assert second["operations"] <= grown < 2 * second["operations"] + 500
     assert not processes_of(directory)
 
 
-def test_a_demo_that_was_killed_leaves_nothing_running_and_loses_nothing(open_directory: Path) -> None:
+def test_a_demo_that_was_killed_leaves_nothing_running_and_loses_nothing(
+    start: Callable[..., subprocess.Popen[str]], open_directory: Path
+) -> None:
     directory = open_directory / "demo"
-    running = start(directory, "--seconds", "600")
+    running = start("--seconds", "600")
     wait_for_line(running, is_live)
     running.kill()
-    running.communicate(timeout=60)
-    psutil.wait_procs(processes_of(directory), timeout=60)
-    assert not processes_of(directory)
-    after = finish(start(directory, "--seconds", "1"))
+    running.communicate(timeout=120)
+    wait_for(lambda: not processes_of(directory), "the end of all that it started")
+    after = finish(start("--seconds", "1"))
     assert all(table["equal"] for table in after["tables"].values()), after["tables"]
 
 
 def test_a_directory_with_somebody_elses_pipeline_is_left_alone(open_directory: Path) -> None:
     (open_directory / "pipeline.yaml").write_text("name: mine\n")
     done = subprocess.run(
-        command("demo", "shop", "--dir", str(open_directory), "--json"), capture_output=True, text=True, timeout=60
+        command("demo", "shop", "--dir", str(open_directory), "--json"), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
     assert "not the demo's" in done.stderr
@@ -148,7 +167,7 @@ def test_the_server_command_runs_it_at_the_same_address_detached_and_stops_it(op
             command("demo", "server", str(open_directory), *more),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=True,
         )
         return done.stdout.strip()
@@ -166,10 +185,14 @@ def test_the_server_command_runs_it_at_the_same_address_detached_and_stops_it(op
         command("demo", "server", str(open_directory)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert foreground.stdout is not None
-    assert foreground.stdout.readline().strip() == dsn
-    assert server.running
-    foreground.send_signal(signal.SIGINT)
-    _, err = foreground.communicate(timeout=60)
+    try:
+        assert foreground.stdout.readline().strip() == dsn
+        assert server.running
+        foreground.send_signal(signal.SIGINT)
+        _, err = foreground.communicate(timeout=120)
+    finally:
+        foreground.kill()
+        foreground.communicate()
     assert foreground.returncode == 0, err
     assert not server.running
 
@@ -263,7 +286,7 @@ def test_a_child_ends_when_it_is_told_to(database_18: str) -> None:
         first.set()
 
     child = Child("catchment.demo.traffic_process", database_18, "100", "0", "1", hear=hear)
-    assert first.wait(60)
+    assert first.wait(120)
     assert not child.ended
     child.stop()
     assert child.ended

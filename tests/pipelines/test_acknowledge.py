@@ -13,6 +13,7 @@ from catchment import config
 from catchment.lakehouse.ops import OpsStore
 from pipelines.lake import COMMAND, catch_up, write_pipeline
 from pipelines.workload import Workload, set_up
+from waiting import wait_for
 
 CALL = re.compile(r"\b(sendto|write|pwrite64|fsync|fdatasync)\(\d+<([^>]*)>(?:, \"((?:\\x[0-9a-f]{2})*)\")?")
 STATUS_UPDATE = re.compile(rb"d\x00\x00\x00\x26r(.{8})", re.DOTALL)
@@ -29,12 +30,13 @@ def test_nothing_is_acknowledged_before_its_commit_is_on_the_disk(database: str,
     trace = tmp_path / "trace"
     calls = "--trace=sendto,write,pwrite64,fsync,fdatasync"
     strace = ["strace", "-f", "-y", "-qq", "-xx", "-s", "100000", "-o", str(trace), calls]
-    with Workload(database, 5):
+    with Workload(database, 5) as workload:
+        wait_for(lambda: workload.transactions > 5, what="something to acknowledge")
         done = subprocess.run(
             [*strace, *COMMAND, "run", str(pipeline), "--until-caught-up"],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
     assert done.returncode == 0, done.stderr

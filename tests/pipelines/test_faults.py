@@ -14,6 +14,7 @@ import pytest
 from catchment import config
 from catchment.demo.postgres import EmbeddedPostgres
 from catchment.errors import LeaseHeld, SourceUnavailable
+from catchment.pipeline import Backoff
 from catchment.telemetry import Report
 from pipelines.lake import catch_up, expect_equal, expect_once, query, write_pipeline
 from pipelines.workload import TABLES, Workload, set_up
@@ -47,7 +48,7 @@ class Running:
 
     def end(self) -> None:
         self.stop.set()
-        self._thread.join(60)
+        self._thread.join(120)
         assert not self._thread.is_alive()
 
     @property
@@ -111,6 +112,7 @@ def test_a_restarted_server_is_waited_for(database: str, postgres: EmbeddedPostg
 def test_a_server_that_was_never_there_ends_with_a_clear_error(tmp_path: Path) -> None:
     pipeline = write_pipeline(tmp_path, "postgresql://postgres@127.0.0.1:1/postgres")
     built = config.load(pipeline).build()
+    built._backoff = Backoff(patience_seconds=1.0)  # long enough for several attempts
     with pytest.raises(SourceUnavailable, match="cannot be reached"):
         built.run(threading.Event())
 
