@@ -44,6 +44,7 @@ from readers.environment import NoReadersError, find
 from readers.scans import Scans
 from readers.spark import Spark
 from seeds import first_seed
+from waiting import wait_for
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache"
@@ -247,14 +248,23 @@ def _database(server: EmbeddedPostgres) -> Iterator[str]:
 def _drop_database(dsn: str, name: str) -> None:
     """Drop a database and its replication slots, whoever still uses them."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        slots = connection.execute(
-            "SELECT slot_name FROM pg_replication_slots WHERE database = %s AND NOT temporary", (name,)
-        ).fetchall()
-        for (slot,) in slots:
-            connection.execute(
-                "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots"
-                " WHERE slot_name = %s AND active_pid IS NOT NULL",
-                (slot,),
-            )
-            connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+        wait_for(lambda: _dropped(connection, name), f"the end of database {name}")
+
+
+def _dropped(connection: psycopg.Connection[tuple[object, ...]], name: str) -> bool:
+    """Try it once: a session that ends in its own time, with a temporary slot or without, may be in the way."""
+    try:
+        connection.execute(
+            "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots"
+            " WHERE database = %s AND active_pid IS NOT NULL",
+            (name,),
+        )
+        connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+            " WHERE database = %s AND NOT temporary",
+            (name,),
+        )
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    except psycopg.errors.ObjectInUse:
+        return False
+    return True
