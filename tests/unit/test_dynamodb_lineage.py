@@ -6,11 +6,14 @@ The stand-in's streams have one shard that never ends, so a table with its strea
 from __future__ import annotations
 
 import random
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import wraps
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pytest
 from botocore.exceptions import ClientError
@@ -39,10 +42,28 @@ class Shard:
     closed: bool = False
 
 
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def at_once(
+    method: Callable[Concatenate[PlayedTable, Given], Found],
+) -> Callable[Concatenate[PlayedTable, Given], Found]:
+    """Nobody sees the half of it: a source's threads ask while the table is written to."""
+
+    @wraps(method)
+    def alone(table: PlayedTable, *given: Given.args, **named: Given.kwargs) -> Found:
+        with table.lock:
+            return method(table, *given, **named)
+
+    return alone
+
+
 class PlayedTable:
     """One table, its items, and its streams by label; the two clients that show it."""
 
     def __init__(self, rng: random.Random) -> None:
+        self.lock = threading.RLock()
         self.rng = rng
         self.items: dict[str, int] = {}
         self.streams: dict[str, list[Shard]] = {}
@@ -69,6 +90,7 @@ class PlayedTable:
             one.closed = True
         self.enabled = False
 
+    @at_once
     def replace(self) -> None:
         """Disabled, written to unseen, enabled again."""
         self.disable()
@@ -77,6 +99,7 @@ class PlayedTable:
             del self.streams[self.label]
         self.enable()
 
+    @at_once
     def roll(self) -> None:
         """An open shard ends, and one or two follow."""
         one = self.rng.choice([shard for shard in self.streams[self.label] if not shard.closed])
@@ -84,10 +107,12 @@ class PlayedTable:
         for _ in range(self.rng.choice([1, 1, 2])):
             self._add(one.name)
 
+    @at_once
     def trim(self) -> None:
         """What is in closed shards is older than a day."""
         self.streams[self.label] = [one for one in self.streams[self.label] if not one.closed]
 
+    @at_once
     def write(self, count: int) -> None:
         for _ in range(count):
             key = f"{self.rng.randrange(12)}"
@@ -130,6 +155,7 @@ class PlayedTable:
 
     # -- as boto3 shows it
 
+    @at_once
     def describe_table(self, **_: Any) -> dict[str, Any]:
         table: dict[str, Any] = {
             "TableName": TABLE,
@@ -145,6 +171,7 @@ class PlayedTable:
             table["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
         return {"Table": table}
 
+    @at_once
     def scan(self, Segment: int, TotalSegments: int, **more: Any) -> dict[str, Any]:  # noqa: N803 - AWS's names
         keys = sorted(key for key in self.items if sum(key.encode()) % TotalSegments == Segment)
         after = more.get("ExclusiveStartKey", {}).get("orderid", {}).get("S", "")
@@ -160,6 +187,7 @@ class PlayedTable:
             raise refusal("ResourceNotFoundException")
         return self.streams[label]
 
+    @at_once
     def describe_stream(self, StreamArn: str, **more: Any) -> dict[str, Any]:  # noqa: N803 - AWS's names
         wanted = more.get("ShardFilter", {}).get("ShardId")
         shards = [one for one in self._stream(StreamArn) if wanted in (None, one.parent)]
@@ -171,6 +199,7 @@ class PlayedTable:
         ]
         return {"StreamDescription": {"Shards": described}}
 
+    @at_once
     def get_shard_iterator(self, StreamArn: str, ShardId: str, **how: Any) -> dict[str, Any]:  # noqa: N803
         shard = self._shard(StreamArn, ShardId)
         at = 0
@@ -181,6 +210,7 @@ class PlayedTable:
             at = sum(int(one["dynamodb"]["SequenceNumber"]) <= after for one in shard.records)
         return {"ShardIterator": f"{StreamArn}|{ShardId}|{at}"}
 
+    @at_once
     def get_records(self, ShardIterator: str, **_: Any) -> dict[str, Any]:  # noqa: N803
         if self.rng.random() < 0.03:
             raise refusal("ExpiredIteratorException" if self.rng.random() < 0.5 else "LimitExceededException")
@@ -287,7 +317,7 @@ def _capture(table: PlayedTable, lakes: list[Lake], rng: random.Random, *, whole
     try:
         source.open(resume_point(lake.held for lake in lakes))
         head = source.head()
-        until = time.monotonic() + (60.0 if whole else 0.6)
+        until = time.monotonic() + (120.0 if whole else 0.6)
         while time.monotonic() < until and (whole or left > 0):
             event = source.next(0.05)
             match event:

