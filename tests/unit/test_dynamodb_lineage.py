@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from types import SimpleNamespace
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from botocore.exceptions import ClientError
@@ -42,21 +42,18 @@ class Shard:
     closed: bool = False
 
 
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def at_once(
-    method: Callable[Concatenate[PlayedTable, Given], Found],
-) -> Callable[Concatenate[PlayedTable, Given], Found]:
+def at_once(method: Method) -> Method:
     """Nobody sees the half of it: a source's threads ask while the table is written to."""
 
     @wraps(method)
-    def alone(table: PlayedTable, *given: Given.args, **named: Given.kwargs) -> Found:
+    def alone(table: PlayedTable, *given: Any, **named: Any) -> Any:
         with table.lock:
             return method(table, *given, **named)
 
-    return alone
+    return cast(Method, alone)
 
 
 class PlayedTable:
