@@ -19,7 +19,7 @@ from catchment.glue import athena_sql
 from catchment.glue.athena_sql import Name
 from catchment.glue.column_types import STRING, ColumnType, in_duckdb
 from catchment.glue.fetch import Batch, check_readable, fetch
-from catchment.glue.iceberg import current, is_iceberg, read
+from catchment.glue.iceberg import current, read
 from catchment.glue.json_lines import MALFORMED
 from catchment.glue.layout import S3Object, Wanted, objects_of
 from catchment.glue.pruning import Pruning
@@ -227,10 +227,10 @@ class GlueDatabase:
         return state
 
     def _objects(self, table: GlueTable, wanted: Wanted | None) -> list[S3Object]:
-        return [current(table)] if is_iceberg(table) else objects_of(self._s3, self._glue, table, wanted)
+        return [current(table)] if table.is_iceberg else objects_of(self._s3, self._glue, table, wanted)
 
     def _fetch(self, table: GlueTable, objects: Sequence[S3Object]) -> Iterator[Batch]:
-        if not is_iceberg(table):
+        if not table.is_iceberg:
             return fetch(self._s3, table, objects)
         return chain.from_iterable(read(table, one) for one in objects)
 

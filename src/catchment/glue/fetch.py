@@ -24,7 +24,7 @@ from catchment.glue.table import JSON_SERDES, PARQUET_SERDE, GlueTable
 
 _BATCH_BYTES = 32 * 1024 * 1024
 """So much is fetched before it is kept: memory stays bounded."""
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Batch:
 
 def check_readable(table: GlueTable) -> None:
     """Raise SourceRefused for a table whose objects are in a form that is not read here."""
-    is_iceberg = table.parameters.get("table_type", "").upper() == "ICEBERG"
-    if not is_iceberg and table.serde not in JSON_SERDES and table.serde != PARQUET_SERDE:
+    if not table.is_iceberg and table.serde not in JSON_SERDES and table.serde != PARQUET_SERDE:
         raise SourceRefused(
             f"{table.full_name} has the SerDe {table.serde or 'none'}: JSON lines, Parquet and Iceberg are read "
             "here. Ask Athena: --on athena."
@@ -86,7 +85,7 @@ def _content(s3: Client, one: S3Object) -> bytes | None:
                 return None
             raise
     packed = one.key.endswith(".gz") or "gzip" in (answer.get("ContentEncoding") or "")
-    return unpacked(data, one.location) if packed and data.startswith(_GZIP) else data
+    return unpacked(data, one.location) if packed and data.startswith(GZIP) else data
 
 
 def unpacked(data: bytes, location: str) -> bytes:

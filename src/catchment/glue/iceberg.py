@@ -20,11 +20,6 @@ from catchment.lakehouse.catalog import s3_properties
 _METADATA = "metadata_location"
 
 
-def is_iceberg(table: GlueTable) -> bool:
-    """Is it an Iceberg table?"""
-    return table.parameters.get("table_type", "").upper() == "ICEBERG"
-
-
 def current(table: GlueTable) -> S3Object:
     """The metadata file that is the table now. Raises SourceRefused when Glue names none."""
     location = table.parameters.get(_METADATA)

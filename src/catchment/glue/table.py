@@ -58,6 +58,10 @@ class GlueTable:
     def full_name(self) -> str:
         return f"{self.database}.{self.name}"
 
+    @property
+    def is_iceberg(self) -> bool:
+        return self.parameters.get("table_type", "").upper() == "ICEBERG"
+
 
 def table_of(answer: Mapping[str, Any]) -> GlueTable:
     """Read a table as GetTable and GetTables give it. Raises ConfigError for column types that are unknown here."""

@@ -5,18 +5,16 @@ A record that Kinesis still keeps counts as well: it may be in a Firehose's buff
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from catchment.aws.local.counters import Counters
-from catchment.aws.local.patience import patiently
 from catchment.aws.local.s3_place import S3Place
 from catchment.aws.local.shard_pages import ShardPages
 from catchment.aws_client import aws_client
@@ -56,9 +54,10 @@ class LakeRecords:
     def read_objects(self, bucket: str, prefix: str, apart: Sequence[str], stop: threading.Event) -> None:
         """All objects under a prefix, but not those under one of `apart`."""
         s3 = aws_client("s3")
-        for one in S3Place(bucket, prefix).objects(s3, stop):
+        place = S3Place(bucket, prefix)
+        for one in place.objects(s3, stop):
             if not one["Key"].startswith(tuple(apart)):
-                for line in _lines(s3, bucket, one["Key"], stop):
+                for line in place.lines(s3, one["Key"], stop):
                     self.add(line)
 
     def read_stream(self, stream: str, stop: threading.Event) -> None:
@@ -111,15 +110,6 @@ class LakeRecords:
 def cleaner_of_environment() -> RecordCleaner:
     """The cleaner that our handlers have with this environment."""
     return cleaner_for(os.environ.get("TIMESTAMP_ATTRIBUTES", DEFAULT_TIMESTAMPS))
-
-
-def _lines(s3: Any, bucket: str, key: str, stop: threading.Event) -> Iterator[bytes]:
-    def get() -> tuple[bytes, str | None]:
-        answer = s3.get_object(Bucket=bucket, Key=key)
-        return answer["Body"].read(), answer.get("ContentEncoding")
-
-    body, encoding = patiently(get, f"GetObject from the bucket {bucket}", stop)
-    yield from (gzip.decompress(body) if encoding == "gzip" or key.endswith(".gz") else body).splitlines()
 
 
 def key_text(keys: Mapping[str, Any]) -> str:

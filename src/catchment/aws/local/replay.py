@@ -6,7 +6,6 @@ in the middle of an object puts its records again when it is repeated; `gadget_s
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import threading
@@ -79,7 +78,7 @@ def replay(
         if marked:
             done.before += 1
             continue
-        found = list(failed_records(_lines(s3, place.bucket, key, stop)))
+        found = list(failed_records(place.lines(s3, key, stop)))
         wanted = [one for one in found if codes is None or one.code in codes]
         records = [one.data for one in wanted if one.data is not None]
         done.unreadable += len(wanted) - len(records)
@@ -102,15 +101,6 @@ def _error_objects(s3: Any, place: S3Place, stop: threading.Event) -> Iterator[t
         else:
             waiting.setdefault(key, False)
     yield from waiting.items()
-
-
-def _lines(s3: Any, bucket: str, key: str, stop: threading.Event) -> Iterator[bytes]:
-    def fetched() -> tuple[bytes, bool]:
-        answer = s3.get_object(Bucket=bucket, Key=key)
-        return answer["Body"].read(), answer.get("ContentEncoding") == "gzip" or key.endswith(".gz")
-
-    body, zipped = patiently(fetched, f"GetObject from the bucket {bucket}", stop)
-    yield from (gzip.decompress(body) if zipped else body).splitlines()
 
 
 def _mark(s3: Any, bucket: str, key: str, found: list[FailedRecord], stop: threading.Event) -> None:

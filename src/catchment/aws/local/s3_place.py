@@ -39,6 +39,17 @@ class S3Place(NamedTuple):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
+    def lines(self, s3: Any, key: str, stop: threading.Event) -> Iterator[bytes]:
+        """The lines of one object, unzipped where it is gzip. Raises as `objects`, SourceRefused when it is cut off."""
+        from catchment.glue.fetch import GZIP, unpacked
+
+        def got() -> bytes:
+            data: bytes = s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            return data
+
+        body = patiently(got, f"GetObject from the bucket {self.bucket}", stop)
+        yield from (unpacked(body, f"s3://{self.bucket}/{key}") if body.startswith(GZIP) else body).splitlines()
+
     def check(self, s3: Any) -> None:
         """Can it be listed? Raises `SinkRefused` when not, `SourceUnavailable` at once when S3 is away."""
         with translated(f"listing the bucket {self.bucket}", self._refusal):
