@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from catchment.cli.arguments import AsJson, PipelinePath
-
-if TYPE_CHECKING:
-    from catchment.config import PipelineConfig
-    from catchment.lakehouse.recovery.tasks import PipelineLake
 
 
 def maintain(
@@ -27,33 +23,16 @@ def maintain(
     goes on meanwhile.
     """
     import json
-    import sys
 
+    from catchment.cli.asking import ask
     from catchment.config import load
-    from catchment.lakehouse.recovery.tasks import perform
 
     config = load(pipeline)
-    outcome = perform(
-        _lake(config),
-        "maintain",
-        {"table": table, "dry_run": dry_run},
-        tell=lambda note: print(note, file=sys.stderr),
-    )
+    outcome = ask(config, "maintain", {"table": table, "dry_run": dry_run})
     if as_json:
         print(json.dumps({"pipeline": config.name, **outcome}, indent=2))
     else:
         _show(outcome)
-
-
-def _lake(config: PipelineConfig) -> PipelineLake:
-    from catchment.errors import ConfigError
-    from catchment.lakehouse.recovery.tasks import PipelineLake
-    from catchment.sinks.iceberg.config import IcebergSinkConfig
-
-    for sink in config.sink_configs:
-        if isinstance(sink, IcebergSinkConfig):
-            return PipelineLake(config.name, config.lakehouse, config.directory, sink.name, sink.snapshots_kept)
-    raise ConfigError(f"Pipeline {config.name} has no iceberg sink, so it has no lake to maintain.")
 
 
 def _show(outcome: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyiceberg.types import DateType, DecimalType, IcebergType, StructType, TimestampType, TimestamptzType
+from pyiceberg.types import StructType
 
 from catchment.lakehouse.reading.bronze import duck_type
+from catchment.lakehouse.reading.current import may_be_unrepresentable
 from catchment.lakehouse.reading.replay import source_column
 from catchment.lakehouse.sql import identifier, literal, literals
 from catchment.lakehouse.table_schema import Places
@@ -61,7 +62,7 @@ class RowDigest:
                 duck_type(types[filled[index]]),
                 (filled[index], *_others(column.name, filled[index], names)),
                 column.key,
-                column.key and may_be_text(types[filled[index]]),
+                column.key and may_be_unrepresentable(types[filled[index]]),
             )
             for index, column in enumerate(schema.columns)
         )
@@ -131,11 +132,6 @@ class RowDigest:
 def _others(column: str, place: str, names: Sequence[str]) -> list[str]:
     """The lake's other columns that hold values of this column, newest first."""
     return [name for name in reversed(names) if name != place and source_column(name, names) == column]
-
-
-def may_be_text(kind: IcebergType) -> bool:
-    """May a key of this type hold what the type cannot, so that it is there as text?"""
-    return isinstance(kind, DateType | TimestampType | TimestamptzType | DecimalType)
 
 
 def _exact(value: str, kind: str) -> str:

@@ -22,13 +22,13 @@ from catchment.lakehouse.properties import KEY, marker_of
 from catchment.lakehouse.reading import bronze
 from catchment.lakehouse.reading.bronze import Unreadable, duck_type
 from catchment.lakehouse.reading.connection import show
+from catchment.lakehouse.reading.current import may_be_unrepresentable
 from catchment.lakehouse.reading.moment import TableSnapshot
 from catchment.lakehouse.reading.replay import ENVELOPE, KeyColumn, Replay
 from catchment.lakehouse.sql import identifier, literal
 from catchment.lakehouse.table_schema import Places, fit
 from catchment.progress import Progress
 from catchment.schema import envelope
-from catchment.verify.digest import may_be_text
 from catchment.verify.lake import LakeTable
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class _TableAt:
         self.row = row
         self._types = {field.name: field.field_type for field in row.fields}
         self._key = tuple(json.loads(changes.properties.get(KEY, "[]")))
-        self._textual = [name for name in self._key if may_be_text(self._types[name])]
+        self._textual = [name for name in self._key if may_be_unrepresentable(self._types[name])]
         lower = [name.lower() for name in self._types]
         if len(set(lower)) < len(lower):
             raise Unreadable("it has columns whose names differ in case alone, which DuckDB does not tell apart")

@@ -17,13 +17,13 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from catchment.errors import ConfigError, SinkRefused
 from catchment.lakehouse.properties import BRONZE_SINCE, KIND, MARKER, PINNED, marker_of
+from catchment.lakehouse.reading.time_travel import parse_moment
 from catchment.lakehouse.recovery.snapshot_listing import (
     by_id,
     by_time,
     find,
     iso,
     moment,
-    parse_time,
     positions,
     see,
 )
@@ -176,7 +176,7 @@ def _target(silver: LakeTable, arguments: Mapping[str, Any]) -> Target:
     if arguments.get("snapshot") is not None:
         snapshot = by_id(snapshots, int(arguments["snapshot"]), silver.name)
     else:
-        snapshot = by_time(snapshots, parse_time(arguments["to"]), silver.name)
+        snapshot = by_time(snapshots, parse_moment(arguments["to"]), silver.name)
     held = held_at(silver, snapshot)
     if held is None:
         raise SinkRefused(

@@ -119,15 +119,6 @@ def by_time(snapshots: Sequence[Snapshot], wanted: datetime, table: str) -> Snap
     return found[-1]
 
 
-def parse_time(text: str) -> datetime:
-    """An ISO 8601 moment; without a zone it is UTC, as everywhere in Catchment. Raises ConfigError."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is no time: write it as 2026-11-20T10:00, in UTC, or with its zone.") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-
-
 def see(table: str) -> str:
     """Where the snapshots are listed."""
     return f"`catchment snapshots PIPELINE {table}` lists them."

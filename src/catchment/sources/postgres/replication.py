@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from psycopg import pq
@@ -22,6 +22,12 @@ WAL_HEADER = 25
 """Bytes before the message in an XLogData payload."""
 KEEPALIVE_LENGTH = 18
 """A keepalive has exactly this length; every XLogData is longer."""
+
+
+def publication_names(publications: Sequence[str]) -> str:
+    """What pgoutput's option of that name takes, as a literal of SQL."""
+    names = ",".join('"' + name.replace('"', '""') + '"' for name in publications)
+    return "'" + names.replace("'", "''") + "'"
 
 
 def parse_lsn(text: str) -> int:
@@ -80,10 +86,9 @@ class ReplicationConnection:
 
     def start(self, slot: str, lsn: int, publications: tuple[str, ...]) -> None:
         """Start streaming at the first transaction that commits at or after `lsn`."""
-        names = ",".join('"' + name.replace('"', '""') + '"' for name in publications).replace("'", "''")
         command = (
             f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(lsn)} '
-            f"(proto_version '1', publication_names '{names}')"
+            f"(proto_version '1', publication_names {publication_names(publications)})"
         )
         result = self.pgconn.exec_(command.encode())
         if result.status != pq.ExecStatus.COPY_BOTH:

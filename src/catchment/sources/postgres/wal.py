@@ -27,6 +27,7 @@ from catchment.sources.postgres.replication import (
     WAL_HEADER,
     ReplicationConnection,
     parse_lsn,
+    publication_names,
 )
 from catchment.sources.postgres.slot import Connection, advance_slot, current_lsn
 from catchment.telemetry import LOGGER
@@ -279,10 +280,10 @@ class _Pulls:
 
     def _pull(self, cursor: object, at: int) -> tuple[int, bool]:
         """One pull into the inbox; the position after it, and whether little is left."""
-        names = ",".join('"' + name.replace('"', '""') + '"' for name in self._plan.publications).replace("'", "''")
+        names = publication_names(self._plan.publications)
         cursor.execute(  # type: ignore[attr-defined]
             f"SELECT data FROM pg_logical_slot_get_binary_changes('{self._copy}', NULL, {self._size},"
-            f" 'proto_version', '1', 'publication_names', '{names}')"
+            f" 'proto_version', '1', 'publication_names', {names})"
         )
         for batch in cursor.fetch_record_batch():  # type: ignore[attr-defined]
             failpoint.reach("received")
