@@ -12,8 +12,6 @@ from catchment.document_errors import WRONG_TYPE
 
 __all__ = ["WRONG_TYPE", "explain"]
 
-_SECTIONS = {"source": "source", "transforms": "transform", "sinks": "sink"}
-
 
 def explain(error: ValidationError, read: Document, model: type[BaseModel]) -> str:
     """One line for each thing that is wrong, in the file's order. Never shows a value that may be secret."""
@@ -24,7 +22,7 @@ def _keys(place: Place, read: Document, model: type[BaseModel]) -> list[str]:
     """The keys that the mapping at a place may have."""
     current: Any = model
     for at, step in enumerate(place, start=1):
-        kind = _SECTIONS.get(str(place[0]))
+        kind = registry.SECTIONS.get(str(place[0]))
         if kind is not None and at == (1 if kind == "source" else 2):
             given = read.at(place[:at])
             current = registry.config_class(kind, str(given["type"]))

@@ -11,15 +11,16 @@ from catchment.component import ComponentConfig
 from catchment.config import PipelineConfig
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_]"}
-_KINDS = {"source": "source", "transforms": "transform", "sinks": "sink"}
 
 
 def json_schema() -> dict[str, Any]:
     """The schema, with every component that is installed."""
     fields: dict[str, Any] = {
-        name: (field.annotation, field) for name, field in PipelineConfig.model_fields.items() if name not in _KINDS
+        name: (field.annotation, field)
+        for name, field in PipelineConfig.model_fields.items()
+        if name not in registry.SECTIONS
     }
-    for name, kind in _KINDS.items():
+    for name, kind in registry.SECTIONS.items():
         one = _any_of(kind)
         field = PipelineConfig.model_fields[name]
         fields[name] = (one if kind == "source" else list[one], field)  # type: ignore[valid-type]

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "catchment.components"
 
+SECTIONS: Mapping[str, str] = {"source": "source", "transforms": "transform", "sinks": "sink"}
+"""Section of pipeline.yaml → the kind of what stands in it."""
+
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "source": {
         "postgres": "catchment.sources.postgres.config:PostgresSourceConfig",

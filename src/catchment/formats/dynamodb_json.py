@@ -29,6 +29,7 @@ __all__ = [
     "Types",
     "clean_item",
     "clean_value",
+    "compact_json",
     "dynamodb_text",
     "event_form",
     "json_number",
@@ -75,6 +76,11 @@ def parse_json(text: str) -> Any:
         return _document(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def compact_json(document: object) -> bytes:
+    """The document in UTF-8 without blanks; halves of surrogate pairs stay."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def _document(text: str) -> Any:

@@ -8,7 +8,6 @@ rows.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from catchment import failpoint
 from catchment.errors import PositionLost
 from catchment.formats.dynamodb_changes import ChangeDecoder
+from catchment.formats.dynamodb_json import compact_json
 from catchment.progress import ALL_CHUNKS, Progress
 from catchment.sources.attribute_types import arrow_types
 from catchment.sources.base import Event, Idle, TransactionEnd
@@ -195,7 +195,7 @@ class TableCapture:
     def _page(self, page: Page) -> list[Event]:
         arn = self._table.stream_arn(self._label or "")
         region = self._table.arn.split(":")[3]
-        records = [_json(wire_form(record, arn, region)) for record in page.records]
+        records = [compact_json(wire_form(record, arn, region)) for record in page.records]
         positions = [sequence_position(number) for number in page.sequence_numbers]
         lane = f"{self._prefix}{page.shard}"
         self._lanes.read(lane)
@@ -207,7 +207,7 @@ class TableCapture:
         name = f"{page.segment}/{self._segments}"
         if self._segment != page.segment:
             self._segment, self._ordinal = page.segment, 0
-        items = [_json(item) for item in page.items]
+        items = [compact_json(item) for item in page.items]
         lane = self._scan_lane(name)
         events: list[Event] = list(
             self._decoder.scan(items, lane=lane, chunk=name, snapshot=self.snapshot, ordinal=self._ordinal)
@@ -360,7 +360,3 @@ def _number_of_its_own(newest: int) -> int:
     number = max(newest + 1, int(time.time()))
     time.sleep(max(0.0, min(1.0, number + 1 - time.time())))
     return number
-
-
-def _json(document: object) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

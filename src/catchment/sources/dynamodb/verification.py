@@ -20,7 +20,7 @@ from catchment.aws_client import aws_client
 from catchment.change import ChangeBatch
 from catchment.errors import SourceUnavailable
 from catchment.formats.dynamodb_changes import ChangeDecoder
-from catchment.formats.dynamodb_json import event_form
+from catchment.formats.dynamodb_json import compact_json, event_form
 from catchment.formats.stream_record import REMOVE, event_of
 from catchment.progress import ALL_CHUNKS, Progress
 from catchment.schema import TableSchema
@@ -230,15 +230,15 @@ class _Reading:
         pages = self._client.get_paginator("scan").paginate(TableName=self._table.name, ConsistentRead=True)
         with translated(f"scanning {self._table.name}"):
             for page in pages:
-                self._items.writelines(_json(event_form(item)) + b"\n" for item in page["Items"])
+                self._items.writelines(compact_json(event_form(item)) + b"\n" for item in page["Items"])
 
     def _take(self, shard: str, records: Sequence[Mapping[str, Any]], numbers: Sequence[str]) -> None:
         region = self._table.arn.split(":")[3]
         for record, number in zip(records, numbers, strict=True):
             event = event_of(record, self._arn, region)
-            self._records.append((shard, number, _json(event)))
+            self._records.append((shard, number, compact_json(event)))
             image = event["dynamodb"].get("NewImage") if event["eventName"] != REMOVE else None
-            self._changed[self._key(event["dynamodb"]["Keys"])] = None if image is None else _json(image)
+            self._changed[self._key(event["dynamodb"]["Keys"])] = None if image is None else compact_json(image)
 
     def _at_point(self) -> Iterator[bytes]:
         self._items.seek(0)
@@ -294,7 +294,3 @@ def _key_of(batch: ChangeBatch) -> ChangeBatch:
     nothing = pa.nulls(len(batch), schema.row_type)
     kept = {name: batch.records.column(name) for name in schema.envelope.names} | {"before": nothing, "after": after}
     return ChangeBatch(schema, batch.lane, pa.RecordBatch.from_arrays(list(kept.values()), schema=schema.envelope))
-
-
-def _json(document: object) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
