@@ -328,11 +328,14 @@ def test_a_schedule_goes_on_until_it_is_stopped(lake: AwsAccount, tmp_path: Path
     place = ["--table", "found", "--location", f"s3://{bucket(lake)}/"]
     arguments = command("catalog", "sync", "--database", "lake", *place, "--every", "1", "--json")
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=lake.environ) as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["new_objects"] == 1
-        put(lake, f"{hour()}b", change("2", 2, coupon="X"))
-        seen: list[str] = []
-        while "column coupon string added" not in seen:
-            seen += json.loads(process.stdout.readline())["changes"]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["new_objects"] == 1
+            put(lake, f"{hour()}b", change("2", 2, coupon="X"))
+            seen: list[str] = []
+            while "column coupon string added" not in seen:
+                seen += json.loads(process.stdout.readline())["changes"]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()

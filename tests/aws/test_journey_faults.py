@@ -100,7 +100,7 @@ def command(aws: AwsAccount, state: Path, *arguments: str, failpoint: str = "") 
 
 def killed_by_itself(process: subprocess.Popen[bytes]) -> None:
     try:
-        assert process.wait(60) == -signal.SIGKILL
+        assert process.wait(120) == -signal.SIGKILL
     finally:
         process.kill()
         process.wait(60)
@@ -377,7 +377,10 @@ def test_the_commands_end_cleanly_when_they_are_asked_to(journey: AwsAccount, tm
     process = command(journey, tmp_path, "pipe", "--table", TABLE, "--stream", STREAM)
     assert process.stdout is not None
     with process, process.stdout:
-        assert json.loads(process.stdout.readline())["running"] == f"pipe {TABLE} → {STREAM}"
-        os.kill(process.pid, signal.SIGINT)
-        assert json.loads(process.stdout.readline())["read"] == 0
-        assert process.wait(60) == 0
+        try:
+            assert json.loads(process.stdout.readline())["running"] == f"pipe {TABLE} → {STREAM}"
+            os.kill(process.pid, signal.SIGINT)
+            assert json.loads(process.stdout.readline())["read"] == 0
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
