@@ -12,7 +12,7 @@ from catchment.cli.quantities import duration, size
 from catchment.telemetry import LOGGER, Report
 
 LINE_SECONDS = 10.0
-_CLEAR = "\r\x1b[K"
+CLEAR = "\r\x1b[K"
 
 
 class ProgressLine:
@@ -36,26 +36,30 @@ class ProgressLine:
         if self._terminal:
             # A line that is wider than the terminal would wrap, and its beginning could not be written over.
             columns = shutil.get_terminal_size().columns
-            print(f"{_CLEAR}{text[: columns - 1]}", end="", file=self._stream)
+            print(f"{CLEAR}{text[: columns - 1]}", end="", file=self._stream)
         else:
             print(text, file=self._stream)
         self._stream.flush()
 
     def log(self, level: str) -> None:
         """Send the package's log messages to the same stream, in order with the line."""
-        handler = logging.StreamHandler(self._stream)
-        clear = _CLEAR if self._terminal else ""
-        formatter = logging.Formatter(f"{clear}%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-        formatter.converter = time.gmtime
-        handler.setFormatter(formatter)
-        logger = logging.getLogger(LOGGER)
-        logger.addHandler(handler)
-        logger.setLevel(level)
+        log_to(self._stream)
+        logging.getLogger(LOGGER).setLevel(level)
 
     def end(self) -> None:
         """Leave the last line, whole, and go to the next."""
         if self._terminal and self._state:
-            print(f"{_CLEAR}{self._text}", file=self._stream)
+            print(f"{CLEAR}{self._text}", file=self._stream)
+
+
+def log_to(stream: TextIO) -> None:
+    """Send the package's log messages to the stream, in UTC; on a terminal over the line that is there."""
+    handler = logging.StreamHandler(stream)
+    clear = CLEAR if stream.isatty() else ""
+    formatter = logging.Formatter(f"{clear}%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.getLogger(LOGGER).addHandler(handler)
 
 
 def line(report: Report) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import sys
 import threading
@@ -11,14 +10,13 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
+from catchment.cli.progress_line import CLEAR, log_to
 from catchment.cli.quantities import size
 from catchment.cli.signals import stop_on_signals
-from catchment.telemetry import LOGGER
 
 if TYPE_CHECKING:
     from catchment.aws.local.counters import RunnerSnapshot
 
-_CLEAR = "\r\x1b[K"
 _TERMINAL_SECONDS, _LINE_SECONDS = 0.5, 10.0
 
 
@@ -34,7 +32,7 @@ class Runner(Protocol):
 
 def run(runner: Runner, what: str, idle_seconds: float | None, as_json: bool) -> None:
     """Run it until Ctrl-C, SIGTERM or its own end, and say how it goes."""
-    _log()
+    log_to(sys.stderr)
     ended = threading.Event()
     shown = threading.Thread(target=_show, args=(runner, what, ended, as_json), daemon=True)
     shown.start()
@@ -60,14 +58,14 @@ def _show(runner: Runner, what: str, ended: threading.Event, as_json: bool) -> N
     while not ended.wait(_TERMINAL_SECONDS):
         line = _line(what, runner.snapshot())
         if terminal:
-            print(f"{_CLEAR}{line[: _columns() - 1]}", end="", file=sys.stderr, flush=True)
+            print(f"{CLEAR}{line[: _columns() - 1]}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() > due:
             due += _LINE_SECONDS
             if line != told:
                 print(line, file=sys.stderr, flush=True)
             told = line
     if terminal:
-        print(_CLEAR, end="", file=sys.stderr, flush=True)
+        print(CLEAR, end="", file=sys.stderr, flush=True)
 
 
 def _columns() -> int:
@@ -94,12 +92,3 @@ def _line(what: str, counts: RunnerSnapshot) -> str:
     if counts.latency_p50_ms is not None and counts.latency_p99_ms is not None:
         parts.append(f"{counts.latency_p50_ms / 1000:.1f} s, at most {counts.latency_p99_ms / 1000:.1f} s for 99 %")
     return " · ".join([*parts, *([counts.note] if counts.note else [])])
-
-
-def _log() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    clear = _CLEAR if sys.stderr.isatty() else ""
-    formatter = logging.Formatter(f"{clear}%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.getLogger(LOGGER).addHandler(handler)

@@ -7,13 +7,12 @@ itself (AppSync writes `_version` into every item), and all that come when there
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 
 import pyarrow as pa
 
 from catchment.formats.dynamodb_columns import AttributeColumn, attribute_column, letter_is_fixed
-from catchment.schema import Column, TableId, TableSchema
+from catchment.schema import Column, TableId, TableSchema, version_of
 
 MOST_COLUMNS = 1_000
 """Enough for any table but one whose attributes' names are data."""
@@ -82,5 +81,4 @@ class GrowingSchema:
         names = [*self.key, *sorted(name for name in self.columns if name not in self.key)]
         made = [self.columns[name] for name in names]
         columns = tuple(Column(one.name, one.type, one.source_type, one.name in self.key) for one in made)
-        text = repr([(column.name, str(column.type), column.key) for column in columns])
-        return TableSchema(self._table, columns, zlib.crc32(text.encode()) & 0x7FFFFFFF)
+        return TableSchema(self._table, columns, version_of(columns))

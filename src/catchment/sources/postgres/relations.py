@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 from catchment.errors import SourceRefused
-from catchment.schema import Column, TableId, TableSchema
+from catchment.schema import Column, TableId, TableSchema, version_of
 from catchment.sources.postgres.connection import translated
 from catchment.sources.postgres.pgoutput import Relation, RelationColumn, RelationMessage
 from catchment.sources.postgres.slot import Connection
@@ -84,8 +83,7 @@ class Relations:
             name, kept = self._type(table, column)
             types.append(kept)
             columns.append(Column(column.name, kept.arrow, name, column.name in key))
-        schema = TableSchema(table, tuple(columns))
-        return Relation(TableSchema(table, schema.columns, _fingerprint(schema)), tuple(types))
+        return Relation(TableSchema(table, tuple(columns), version_of(columns)), tuple(types))
 
     def _key(self, message: RelationMessage) -> set[str]:
         if message.identity in "di":
@@ -115,9 +113,3 @@ class Relations:
                 f"{table}.{column.name} has {error}, which is not captured yet. "
                 f"Exclude the table (`exclude: [{table}]`) or change the column."
             ) from error
-
-
-def _fingerprint(schema: TableSchema) -> int:
-    """A version number that is the same in every replay, whatever was running: made of the schema itself."""
-    text = repr([(column.name, str(column.type), column.key) for column in schema.columns])
-    return zlib.crc32(text.encode()) & 0x7FFFFFFF
