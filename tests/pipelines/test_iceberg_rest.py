@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[RestCatalogServer]:
 def run(directory: Path, server: RestCatalogServer, failpoint: str = "") -> int:
     command = [sys.executable, writer.__file__, str(directory), str(TRANSACTIONS), server.uri]
     environment = {**os.environ, "CATCHMENT_FAILPOINT": failpoint}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
 

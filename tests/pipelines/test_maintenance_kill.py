@@ -25,7 +25,7 @@ def run(directory: Path, seed: int, *arguments: str, failpoint: str = "") -> int
     command = [sys.executable, writer.__file__, str(directory), str(seed), *arguments]
     paths = os.pathsep.join([str(Path(writer.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "CATCHMENT_FAILPOINT": failpoint, "PYTHONPATH": paths}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
 

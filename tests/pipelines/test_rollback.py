@@ -14,8 +14,10 @@ import pytest
 from catchment.errors import ConfigError, Reopen, SinkRefused
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig
+from catchment.lakehouse.maintenance import service
 from catchment.lakehouse.properties import BRONZE_SINCE, PINNED
 from catchment.lakehouse.reading.connection import connect_lake
+from catchment.lakehouse.recovery import tasks
 from catchment.lakehouse.recovery.rollback import Target, held_at, was_at_source
 from catchment.lakehouse.recovery.tasks import PipelineLake, perform
 from catchment.lakehouse.silver import key_index
@@ -360,6 +362,9 @@ def test_a_running_sink_forgets_where_rows_were_before_the_rollback(
     """Rows that had died live again: an index that had left them out would let their keys be there twice."""
     # Dead rows leave the index when its runs are merged: here at every change.
     monkeypatch.setattr(key_index, "FAN_OUT", 2)
+    # Twelve commands: none of them waits long for the other process's next look.
+    monkeypatch.setattr(service, "REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr(tasks, "POLL_SECONDS", 0.02)
     for seed in seeds(2):
         directory = tmp_path / str(seed)
         directory.mkdir()

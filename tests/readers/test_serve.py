@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.bronze_lake import BronzeLake
-from pipelines.lake import COMMAND, query, run, start, write_pipeline
+from pipelines.lake import COMMAND, end, query, run, start, write_pipeline
 from pipelines.workload import Workload, set_up
 from readers.process import ReaderError
 from readers.scans import Scans
@@ -70,6 +70,7 @@ def test_what_it_prints_can_be_pasted(lake: BronzeLake, scans: Scans) -> None:
         assert process.stdout is not None
         lines = []
         while not (line := process.stdout.readline()).lstrip().startswith("polars"):
+            assert line, "it has ended"
             lines.append(line)
         found = blocks("".join(lines))
         assert set(found) == {"DuckDB", "Spark 4.1", "PyIceberg, Polars"}
@@ -94,7 +95,8 @@ def test_the_lines_for_spark_open_the_lake(lake: BronzeLake, spark: Spark) -> No
         assert process.stdout is not None
         text = ""
         while "SELECT" not in text:
-            text += process.stdout.readline()
+            text += (line := process.stdout.readline())
+            assert line, "it has ended"
         options = [word for word in text.split() if word.startswith("spark.sql.catalog.lake")]
         spark.set(dict(option.split("=", 1) for option in options))
         statement = text.splitlines()[-1].strip().rstrip(";")
@@ -108,11 +110,11 @@ def test_a_signal_ends_it_cleanly_even_with_an_open_connection(lake: BronzeLake,
     with served(lake.directory / "pipeline.yaml", "--json") as (process, line):
         told = json.loads(line)
         assert told["pipeline"] == "shop" and told["read_only"] is True
-        connection = HTTPConnection(told["uri"].removeprefix("http://"), timeout=10)
+        connection = HTTPConnection(told["uri"].removeprefix("http://"), timeout=60)
         connection.request("GET", "/v1/config")
         assert connection.getresponse().read()
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=120)
         connection.close()
         assert (process.returncode, out, err) == (0, "", "")
 
@@ -150,6 +152,10 @@ def first(rows: pa.Table) -> tuple[Any, ...]:
     return tuple(rows.to_pylist()[0].values())
 
 
+def count(pipeline: Path) -> int:
+    return int(query(pipeline, "SELECT count(*) FROM bronze.accounts")[0][0])
+
+
 def test_readers_open_the_lake_by_name_while_a_pipeline_writes(
     database_18: str, tmp_path: Path, spark: Spark, scans: Scans
 ) -> None:
@@ -160,7 +166,7 @@ def test_readers_open_the_lake_by_name_while_a_pipeline_writes(
     running = start(pipeline)
     try:
         wait_for(lambda: query(pipeline, "SELECT 1 FROM bronze.accounts LIMIT 1"), "the first rows")
-        with served(pipeline, "--json") as (_, line), Workload(database_18, seed) as workload:
+        with served(pipeline, "--json") as (_, line), Workload(database_18, seed):
             uri = json.loads(line)["uri"]
             scans.attach("live", uri)
             spark.attach("live", uri)
@@ -169,8 +175,8 @@ def test_readers_open_the_lake_by_name_while_a_pipeline_writes(
             keys = "SELECT count(*) AS n, count(DISTINCT id) AS m FROM live.silver.accounts"
             for _ in range(3):
                 # More is to be seen each time, of a table that is written to at this moment.
-                done = workload.changes
-                wait_for(lambda done=done: workload.changes > done + 20)  # type: ignore[misc]
+                last = max(seen["DuckDB"][-1], seen["Spark"][-1])
+                wait_for(lambda last=last: count(pipeline) > last + 20, "more changes in the lake")  # type: ignore[misc]
                 for name, ask in (("DuckDB", scans.duckdb), ("Spark", spark.sql)):
                     rows, places = first(ask(changes))
                     assert rows == places, name
@@ -182,6 +188,5 @@ def test_readers_open_the_lake_by_name_while_a_pipeline_writes(
                 assert counts == sorted(counts) and counts[-1] > counts[1]
             scans.duckdb("DETACH live")
     finally:
-        running.terminate()
-        _, err = running.communicate(timeout=60)
+        err = end(running)
     assert running.returncode == 0, err
