@@ -142,7 +142,11 @@ def _is_made(reference: Reference, tables: Collection[str], lakehouse: Lakehouse
 
 def _lake_name(table: str) -> str:
     """What the lake calls a source's table."""
-    return table.removeprefix("public.").replace(".", "_")
+    from catchment.schema import TableId
+    from catchment.sinks.iceberg.bronze_table import bronze_name
+
+    namespace, _, name = table.partition(".")
+    return bronze_name(TableId(namespace, name))[-1]
 
 
 def _sinks(config: PipelineConfig) -> str:

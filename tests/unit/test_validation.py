@@ -6,7 +6,7 @@ import pytest
 
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.gold.model import Reference
-from catchment.validation import _is_made
+from catchment.validation import _is_made, _lake_name
 
 TABLES = {"orders", "users", "users_history"}
 
@@ -33,3 +33,11 @@ def test_a_model_waits_for_what_the_pipeline_does_not_make(
     layer: str, table: str, settings: dict[str, object], made: bool
 ) -> None:
     assert _is_made(Reference(layer, table, 1), TABLES, LakehouseConfig.model_validate(settings)) is made
+
+
+@pytest.mark.parametrize(
+    ("source", "lake"),
+    [("public.orders", "orders"), ("sales.orders", "sales_orders"), ("dynamodb.Orders.v2", "dynamodb_Orders.v2")],
+)
+def test_tables_are_looked_for_under_the_names_that_the_lake_gives_them(source: str, lake: str) -> None:
+    assert _lake_name(source) == lake
