@@ -88,11 +88,6 @@ class SilverLayer:
         """The tables that are open now."""
         return list(self._tables.values())
 
-    def open_all(self) -> list[SilverTable]:
-        """Every silver table of the pipeline."""
-        names = [one.table.name()[-1] for one in self._writer.tables(("bronze",))]
-        return [table for name in names if (table := self.table(name)) is not None]
-
     def keyed(self, lake: LakeTable) -> KeyedTable | None:
         """The keyed table of a silver or quarantine table; opened, if it is not. For maintenance."""
         name = lake.table.name()[-1]
