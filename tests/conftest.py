@@ -164,9 +164,7 @@ def aws(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsAc
     monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))  # a command that starts a stand-in finds it installed
     account = enter(monkeypatch, ministack.environ(account_number()))
     yield account
-    if ministack.running:
-        account.empty()
-    account.close()
+    _leave(account, ministack)
 
 
 @pytest.fixture(scope="session")
@@ -193,9 +191,15 @@ def kinesis_local(
     for name in kinesis.list_streams()["StreamNames"]:  # it has fifty shards, over all accounts
         with suppress(kinesis.exceptions.ResourceNotFoundException):  # the test itself deletes it
             kinesis.delete_stream(StreamName=name)
-    if ministack.running:
-        account.empty()
-    account.close()
+    _leave(account, ministack)
+
+
+def _leave(account: AwsAccount, ministack: MiniStack) -> None:
+    try:
+        if ministack.running:
+            account.empty()
+    finally:
+        account.close()  # what stays open is reported in the next test
 
 
 @pytest.fixture
