@@ -107,10 +107,11 @@ def connect(dsn: str) -> psycopg.Connection:
     """An autocommitting connection. Raises `SourceUnavailable` saying which server did not answer."""
     import psycopg
 
+    from catchment.sources.postgres.connection import settings_of
+
+    settings_of(dsn)
     try:
         return psycopg.connect(dsn, autocommit=True, application_name="catchment shop")
-    except psycopg.ProgrammingError as error:
-        raise ConfigError(f"The DSN cannot be read: {error}") from None
     except psycopg.OperationalError as error:
         raise SourceUnavailable(f"PostgreSQL does not answer: {str(error).strip()}") from None
 

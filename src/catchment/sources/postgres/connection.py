@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import adbc_driver_manager
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from catchment.errors import SourceRefused, SourceUnavailable
+from catchment.errors import ConfigError, SourceRefused, SourceUnavailable
 
 # Whatever the server, database or role sets: values must look the same everywhere. Options in the start-up
 # packet win over ALTER ROLE and ALTER DATABASE.
@@ -37,7 +38,7 @@ _HOPELESS = (
 
 def conninfo(dsn: str, application: str, *, replication: bool = False) -> str:
     """The DSN with our session settings, names and keep-alives added; what the user set by hand stays."""
-    given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    given = settings_of(dsn)
     options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
     given["options"] = f"{given['options']} {options}" if "options" in given else options
     given["client_encoding"] = "UTF8"
@@ -50,6 +51,29 @@ def conninfo(dsn: str, application: str, *, replication: bool = False) -> str:
     if replication:
         given["replication"] = "database"
     return make_conninfo("", **given)
+
+
+def settings_of(dsn: str) -> dict[str, str]:
+    """What a libpq connection string or URI says. Raises ConfigError, without any of its text, when that is unclear.
+
+    What libpq says of a malformed one may be the password, or half of one: where it was not percent-encoded, the rest
+    stands for the host or the port.
+    """
+    try:
+        given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    except psycopg.ProgrammingError:
+        given = None
+    if given is None or not _is_plausible(given.get("host", ""), given.get("port", "")):
+        raise ConfigError(
+            "The DSN cannot be read. Write postgresql://user:password@host:port/database; in a password percent-encode "
+            "what is no letter or digit, such as %40 for @ and %2F for /."
+        )
+    return given
+
+
+def _is_plausible(hosts: str, ports: str) -> bool:
+    # A host that begins with @ is an abstract socket.
+    return re.fullmatch(r"[0-9,]*", ports) is not None and not any("@" in host[1:] for host in hosts.split(","))
 
 
 def connect(info: str) -> psycopg.Connection[tuple[object, ...]]:

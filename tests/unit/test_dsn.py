@@ -1,0 +1,48 @@
+"""A DSN that cannot be read is told without any of its text: what is malformed may be the password."""
+
+from __future__ import annotations
+
+import pytest
+
+from catchment.demo.shop import connect as connect_to_shop
+from catchment.errors import ConfigError
+from catchment.sources.postgres.connection import conninfo
+
+MALFORMED = [
+    "postgres//app:geheim@127.0.0.1/shop",
+    "postgresql://app:geh%eim@127.0.0.1:1/shop",
+    "postgresql://app:geh eim@127.0.0.1:1/shop",
+    "postgresql://app:geheim/1@127.0.0.1:1/shop",
+    "postgresql://app:a@geheim@127.0.0.1:1/shop",
+    "postgresql://app@127.0.0.1:geheim/shop",
+    "postgresql://app:x@127.0.0.1:1/shop?geheim=1",
+    "host=127.0.0.1 password=a geheim",
+    "host='127.0.0.1 password=geheim",
+]
+
+
+@pytest.mark.parametrize("dsn", MALFORMED)
+def test_it_is_a_wrong_configuration_and_nothing_of_it_is_said(dsn: str) -> None:
+    with pytest.raises(ConfigError, match="DSN") as told:
+        conninfo(dsn, "test")
+    assert "geh" not in str(told.value)
+    assert told.value.__cause__ is None
+    assert told.value.__context__ is None
+    with pytest.raises(ConfigError, match="DSN") as told:
+        connect_to_shop(dsn)
+    assert "geh" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://app:geheim@127.0.0.1:5432,127.0.0.2:5433/shop",
+        "postgresql:///shop?host=/tmp",
+        "host=/var/run/postgresql,db.example.com port=5432,5433 user=app password='ge@heim/1'",
+        "postgresql://app:p%40ss%2F@[::1]/shop",
+        "service=shop",
+        "",
+    ],
+)
+def test_every_form_that_libpq_takes_is_taken(dsn: str) -> None:
+    assert "application_name=test" in conninfo(dsn, "test")
