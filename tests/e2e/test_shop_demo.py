@@ -286,9 +286,11 @@ def test_a_child_ends_when_it_is_told_to(database_18: str) -> None:
         first.set()
 
     child = Child("catchment.demo.traffic_process", database_18, "100", "0", "1", hear=hear)
-    assert first.wait(120)
-    assert not child.ended
-    child.stop()
+    try:
+        assert first.wait(120)
+        assert not child.ended
+    finally:
+        child.stop()
     assert child.ended
     assert heard[-1]["operations"] >= heard[0]["operations"] > 0
 

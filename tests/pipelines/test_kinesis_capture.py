@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -252,13 +253,12 @@ def test_what_the_stream_may_have_let_go_of_is_a_lost_position(stream: Stream, t
     pipeline = kinesis_pipeline(tmp_path)
     stream.put(change("INSERT", "1", 1, 1))
     loaded = config.load(pipeline)
-    source = loaded.source_config.build(loaded.context)
-    source.open(None)
-    head, held = source.head(), Progress()
-    while not held.covers(head):
-        event = source.next(1.0)
-        held = getattr(event, "progress", held)
-    source.close()
+    with closing(loaded.source_config.build(loaded.context)) as source:
+        source.open(None)
+        head, held = source.head(), Progress()
+        while not held.covers(head):
+            event = source.next(1.0)
+            held = getattr(event, "progress", held)
     day_ago = int((time.time() - 25 * 3600) * 1_000_000)
     stale = Progress({**held.positions, f"{STREAM}/read until": time_position(day_ago)}, held.chunks)
     refused = loaded.source_config.build(loaded.context)
@@ -266,11 +266,10 @@ def test_what_the_stream_may_have_let_go_of_is_a_lost_position(stream: Stream, t
         refused.open(stale)
     refused.close()
     stream.put(change("INSERT", "2", 2, 2))
-    again = loaded.source_config.build(loaded.context, resnapshot=True)
-    again.open(stale)
     rows: list[str] = []
-    wait_for(lambda: bool(rows) or _rows(again, rows, stale), what="the rest of the stream")
-    again.close()
+    with closing(loaded.source_config.build(loaded.context, resnapshot=True)) as again:
+        again.open(stale)
+        wait_for(lambda: bool(rows) or _rows(again, rows, stale), what="the rest of the stream")
     assert rows == ["2"]
 
 
@@ -287,12 +286,11 @@ def test_the_first_run_may_begin_with_what_comes(stream: Stream, tmp_path: Path)
     pipeline.write_text(pipeline.read_text().replace("type: kinesis,", "type: kinesis, start: latest,"))
     stream.put(change("INSERT", "1", 1, 1))
     loaded = config.load(pipeline)
-    source = loaded.source_config.build(loaded.context)
-    source.open(None)
-    stream.put(change("INSERT", "2", 2, 2))
     rows: list[str] = []
-    wait_for(lambda: _rows(source, rows, Progress()), what="the new record")
-    source.close()
+    with closing(loaded.source_config.build(loaded.context)) as source:
+        source.open(None)
+        stream.put(change("INSERT", "2", 2, 2))
+        wait_for(lambda: _rows(source, rows, Progress()), what="the new record")
     assert rows == ["2"]
 
 

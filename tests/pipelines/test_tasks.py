@@ -140,8 +140,11 @@ def test_work_that_the_other_process_does_not_know_is_refused(tmp_path: Path) ->
 
 def test_a_command_does_the_work_of_a_process_that_died_over_it(tmp_path: Path) -> None:
     process = _process(tmp_path)
-    done = perform(lake(tmp_path), "die_once", {"died": str(tmp_path / "died")})
-    process.communicate()
+    try:
+        done = perform(lake(tmp_path), "die_once", {"died": str(tmp_path / "died")})
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert done == {"pid": os.getpid()}
     assert states(tmp_path) == ["done"]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from catchment.lakehouse.lease import holder
 from catchment.progress import ALL_CHUNKS, Progress
 from catchment.sources.postgres import verification as source
 from catchment.sources.postgres.verification import PostgresVerification
+from catchment.sources.verification import SourcePoint
 from catchment.verify import verification
 from catchment.verify.lake import Lake, LakeMoment
 from catchment.verify.report import Outcome, TableResult, Verdict
@@ -320,10 +321,12 @@ def test_verify_gives_way_to_who_waits_for_a_table(
     workload.set_up(database_18)
     pipeline = write_pipeline(tmp_path, database_18)
     catch_up(pipeline)
-    verification_of_source = PostgresVerification(config.load(pipeline).source, config.load(pipeline).context)  # type: ignore[arg-type]
-    held = Lake(config.load(pipeline)).held()
-    verification_of_source.tables(held)
-    with verification_of_source.point(["public.accounts"], held, 600.0) as point:
+    loaded = config.load(pipeline)
+    held = Lake(loaded).held()
+    with (
+        closing(PostgresVerification(loaded.source, loaded.context)) as of_source,  # type: ignore[arg-type]
+        looked_at(of_source, held, 600.0) as point,
+    ):
         rows = sum(len(batch) for _, batch in point.rows("public.accounts", [0]))
         assert rows > 0
         altering = threading.Thread(target=run_sql, args=(database_18, "ALTER TABLE accounts ADD more int"))
@@ -332,7 +335,14 @@ def test_verify_gives_way_to_who_waits_for_a_table(
         assert not altering.is_alive()
         with pytest.raises(SourceUnavailable, match="waits to alter"):
             point.chunks("public.accounts")
-    verification_of_source.close()
+
+
+@contextmanager
+def looked_at(of_source: PostgresVerification, held: Progress, seconds: float) -> Iterator[SourcePoint]:
+    """The accounts at a point."""
+    of_source.tables(held)
+    with of_source.point(["public.accounts"], held, seconds) as point:
+        yield point
 
 
 def test_a_point_is_not_held_for_longer_than_allowed(database_18: str, tmp_path: Path) -> None:
@@ -340,14 +350,14 @@ def test_a_point_is_not_held_for_longer_than_allowed(database_18: str, tmp_path:
     pipeline = write_pipeline(tmp_path, database_18)
     catch_up(pipeline)
     loaded = config.load(pipeline)
-    of_source = PostgresVerification(loaded.source, loaded.context)  # type: ignore[arg-type]
     held = Lake(loaded).held()
-    of_source.tables(held)
-    with of_source.point(["public.accounts"], held, 0.1) as point:
+    with (
+        closing(PostgresVerification(loaded.source, loaded.context)) as of_source,  # type: ignore[arg-type]
+        looked_at(of_source, held, 0.1) as point,
+    ):
         wait_for(lambda: sessions(database_18) <= 1, what="the point's end")
         with pytest.raises(SourceUnavailable, match="--timeout"):
             list(point.rows("public.accounts", [0]))
-    of_source.close()
 
 
 def sessions(dsn: str) -> int:

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -110,12 +110,11 @@ def test_a_signal_ends_it_cleanly_even_with_an_open_connection(lake: BronzeLake,
     with served(lake.directory / "pipeline.yaml", "--json") as (process, line):
         told = json.loads(line)
         assert told["pipeline"] == "shop" and told["read_only"] is True
-        connection = HTTPConnection(told["uri"].removeprefix("http://"), timeout=60)
-        connection.request("GET", "/v1/config")
-        assert connection.getresponse().read()
-        process.send_signal(number)
-        out, err = process.communicate(timeout=120)
-        connection.close()
+        with closing(HTTPConnection(told["uri"].removeprefix("http://"), timeout=60)) as connection:
+            connection.request("GET", "/v1/config")
+            assert connection.getresponse().read()
+            process.send_signal(number)
+            out, err = process.communicate(timeout=120)
         assert (process.returncode, out, err) == (0, "", "")
 
 
