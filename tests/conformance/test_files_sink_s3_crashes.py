@@ -89,8 +89,8 @@ from catchment.testing.scripted import ScriptedSystem
 from catchment.testing.sinks import make_script
 
 url, seed, flush_every = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-sink = FilesSink(S3Store(url), pipeline="suite", format="parquet", file_rows=4)
-one = Delivery(sink, ScriptedSystem(*make_script(seed, steps=12)), overlap=1)
+sink = FilesSink(S3Store(url), pipeline="suite", format="parquet", file_rows=12)
+one = Delivery(sink, ScriptedSystem(*make_script(seed, steps=6)), overlap=1)
 events = 0
 while one.step() is not None:
     events += 1
@@ -107,7 +107,7 @@ sink.close()
 )
 def test_killed_at_a_failpoint_every_change_is_there_once(aws: AwsAccount, tmp_path: Path, failpoint: str) -> None:
     seed = replay_seed() % 2**31
-    system = ScriptedSystem(*make_script(seed, steps=12))
+    system = ScriptedSystem(*make_script(seed, steps=6))
     harness = BreakingBucketHarness(aws, tmp_path)
     for count, flush_every in ((1, 6), (2, 11), (4, 5)):
         killed = _child(aws, harness.url, seed, flush_every, f"{failpoint}:{count}")
