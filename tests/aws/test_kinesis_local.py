@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import psutil
 
 from aws.account import AwsAccount
 from aws.kinesis_local import KinesisLocal
+from waiting import wait_for
 
 STREAM = "gadget-sales-stream"
 
@@ -21,10 +21,12 @@ def stream(account: AwsAccount, shards: int) -> Any:
 
 
 def until_active(kinesis: Any) -> None:
-    deadline = time.monotonic() + 30
-    while kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamStatus"] != "ACTIVE":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(
+        lambda: (
+            kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE"
+        ),
+        "the stream is active",
+    )
 
 
 def read_to_the_end(kinesis: Any, shard: str) -> tuple[list[bytes], list[dict[str, Any]] | None]:

@@ -43,7 +43,7 @@ def start(place: Path, seconds: float) -> subprocess.Popen[str]:
 def test_of_several_processes_one_installs_and_the_others_wait(tmp_path: Path) -> None:
     processes = [start(tmp_path / "place", 0.5) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        said = list(pool.map(lambda process: process.communicate(timeout=60)[0], processes))
+        said = list(pool.map(lambda process: process.communicate(timeout=200)[0], processes))
     assert sorted(said) == ["begun\nmade\n", "made\n", "made\n"]
 
 
