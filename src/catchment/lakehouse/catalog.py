@@ -16,7 +16,7 @@ from catchment.lakehouse.config import CatalogConfig
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
 CATALOG_NAME = "catchment"
 """What the catalog calls itself: a SQL catalog stores it with every table."""
@@ -39,18 +39,42 @@ def load_catalog(config: CatalogConfig, directory: Path) -> Catalog:
     if is_sql(config) and (database := sqlite_file(properties.get("uri"))) is not None:
         _make_directory(database.parent)
         _prepare(database)
-    with catalog_errors("The catalog cannot be opened"):
+    if is_sql(config) and "uri" in properties:
+        _address(properties["uri"])
+    with catalog_errors("The catalog cannot be opened"), _usable():
         try:
             catalog = load(CATALOG_NAME, **properties)
         except OperationalError:
             # Two processes made the catalog's tables at the same moment: now they are there.
             catalog = load(CATALOG_NAME, **properties)
-        except (ValueError, ImportError) as error:
-            # An unknown type, a missing property, a client that is not installed.
-            raise ConfigError(f"The catalog cannot be opened: {error}. Correct `lakehouse.catalog`.") from error
     if isinstance(catalog, SqlCatalog):
         tune(catalog.engine)
     return catalog
+
+
+def _address(uri: str) -> URL:
+    """The address of a database. Raises ConfigError without its text, which may hold a password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(uri)
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            "`lakehouse.catalog.uri` is no database's address: write it as sqlite:///lake/catalog.db."
+        ) from None
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    """ConfigError for an unknown type, a missing property, no address, a client that is not installed."""
+    from pyiceberg.exceptions import NotInstalledError
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        yield
+    except (ValueError, ImportError, ArgumentError, NotInstalledError) as error:
+        raise ConfigError(f"The catalog cannot be opened: {error}. Correct `lakehouse.catalog`.") from error
 
 
 @contextmanager
@@ -126,7 +150,8 @@ def open_engine(uri: str, *, durable: bool = True) -> Engine:
     if database is not None:
         _make_directory(database.parent)
         _prepare(database)
-    engine = create_engine(uri)
+    with _usable():
+        engine = create_engine(_address(uri))
     tune(engine, durable=durable)
     return engine
 
