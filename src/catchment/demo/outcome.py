@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from catchment.demo.shop import connect
 from catchment.errors import Fatal
+from catchment.lakehouse.sql import identifier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,20 +60,22 @@ def compare(lake: DuckDBPyConnection, dsn: str, name: str) -> TableOutcome:
     Rows that both have are taken away in pairs, from both sides; equal means that none is left.
     """
     source = read_source(dsn, name)
-    types = dict(lake.execute(f"SELECT column_name, column_type FROM (DESCRIBE silver.{_quoted(name)})").fetchall())
+    types = dict(lake.execute(f"SELECT column_name, column_type FROM (DESCRIBE silver.{identifier(name)})").fetchall())
     missing = [column for column in source.column_names if column not in types]
     if missing:
         raise Fatal(f"silver.{name} lacks the column {missing[0]} of the source's table.")
-    plain = ", ".join(_quoted(column) for column in source.column_names)
-    typed = ", ".join(f"CAST({_quoted(column)} AS {types[column]})" for column in source.column_names)
-    quarantine = f"SELECT {plain} FROM silver.{_quoted(f'{name}_quarantine')}" if _has_quarantine(lake, name) else None
-    ours = f"SELECT {plain} FROM silver.{_quoted(name)}" + (f" UNION ALL {quarantine}" if quarantine else "")
+    plain = ", ".join(identifier(column) for column in source.column_names)
+    typed = ", ".join(f"CAST({identifier(column)} AS {types[column]})" for column in source.column_names)
+    quarantine = (
+        f"SELECT {plain} FROM silver.{identifier(f'{name}_quarantine')}" if _has_quarantine(lake, name) else None
+    )
+    ours = f"SELECT {plain} FROM silver.{identifier(name)}" + (f" UNION ALL {quarantine}" if quarantine else "")
     lake.register("source_rows", source)
     try:
         bronze_rows, silver_rows, kept_rows, only_source = _numbers(
             lake,
-            f"""SELECT (SELECT count(*) FROM bronze.{_quoted(name)}),
-            (SELECT count(*) FROM silver.{_quoted(name)}),
+            f"""SELECT (SELECT count(*) FROM bronze.{identifier(name)}),
+            (SELECT count(*) FROM silver.{identifier(name)}),
             (SELECT count(*) FROM ({ours})),
             (SELECT count(*) FROM (SELECT {typed} FROM source_rows EXCEPT ALL ({ours})))""",
         )
@@ -104,7 +107,7 @@ def freshness(
     commits = np.concatenate(
         [
             lake.execute(
-                f"SELECT epoch_us(_committed_at) AS at FROM bronze.{_quoted(name)}"
+                f"SELECT epoch_us(_committed_at) AS at FROM bronze.{identifier(name)}"
                 " WHERE _op IN ('c', 'u', 'd') AND epoch_us(_committed_at) >= ?",
                 [int(since * 1e6)],
             ).fetchnumpy()["at"]
@@ -144,18 +147,14 @@ def read_source(dsn: str, name: str) -> pa.Table:
             (name,),
         ).fetchall()
     chosen = ", ".join(
-        _quoted(column) if kind in PLAIN_TYPES else f"{_quoted(column)}::text AS {_quoted(column)}"
+        identifier(column) if kind in PLAIN_TYPES else f"{identifier(column)}::text AS {identifier(column)}"
         for column, kind in columns
     )
     with dbapi.connect(dsn) as connection, connection.cursor() as cursor:
-        cursor.execute(f"SELECT {chosen} FROM public.{_quoted(name)}")
+        cursor.execute(f"SELECT {chosen} FROM public.{identifier(name)}")
         return cursor.fetch_arrow_table()
 
 
 def _numbers(lake: DuckDBPyConnection, query: str, *parameters: str) -> list[int]:
     row = lake.execute(query, parameters).fetchone()
     return [int(number) for number in row or ()]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

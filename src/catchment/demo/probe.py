@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from catchment.demo.child import run_child, tell
 from catchment.errors import CatchmentError
+from catchment.lakehouse.sql import identifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +91,7 @@ def newest_commit(lake: DuckDBPyConnection) -> float | None:
     newest = None
     for table in tables(lake, "bronze"):
         row = lake.execute(
-            f"SELECT epoch_us(max(_committed_at)) FROM bronze.{_quoted(table)} WHERE _op IN ('c', 'u', 'd')"
+            f"SELECT epoch_us(max(_committed_at)) FROM bronze.{identifier(table)} WHERE _op IN ('c', 'u', 'd')"
         ).fetchone()
         if row is not None and row[0] is not None:
             newest = max(newest or 0.0, row[0] / 1e6)
@@ -102,7 +103,7 @@ def gold_rows(lake: DuckDBPyConnection, *, limit: int | None = None) -> dict[str
     end = f" LIMIT {limit}" if limit is not None else ""
     result = {}
     for table in tables(lake, "gold"):
-        relation = lake.execute(f"SELECT * FROM gold.{_quoted(table)}{end}")
+        relation = lake.execute(f"SELECT * FROM gold.{identifier(table)}{end}")
         names = [column[0] for column in relation.description or ()]
         result[table] = [json_row(names, row) for row in relation.fetchall()]
     return result
@@ -128,10 +129,6 @@ def _plain(value: Any) -> Any:
             return int(value) if value.as_tuple().exponent == 0 else float(value)
         return float(value) if Decimal(repr(float(value))) == value else str(value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 if __name__ == "__main__":
