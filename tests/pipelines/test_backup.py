@@ -36,7 +36,10 @@ sinks: [{type: iceberg}]
 
 
 def write(directory: Path, transactions: int, failpoint: str = "") -> int:
-    """The writer in a process of its own, until it has written so many transactions; its exit code."""
+    """Write until there are so many transactions, in a process of its own where it is to be killed; its exit code."""
+    if not failpoint:
+        writer.main(directory, transactions, None)
+        return 0
     done = subprocess.run(
         [sys.executable, writer.__file__, str(directory), str(transactions)],
         env={**os.environ, "CATCHMENT_FAILPOINT": failpoint},
@@ -79,15 +82,21 @@ def expect_everything_once(directory: Path, transactions: int = TRANSACTIONS) ->
 
 
 def test_a_backup_made_while_a_run_writes_is_one_state_of_the_lake(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, writer.__file__, str(tmp_path), "600"])
+    # Killed inside of a commit it would leave files of what is in no backup: here it is killed after one.
+    process = subprocess.Popen(
+        [sys.executable, writer.__file__, str(tmp_path), "600"],
+        env={**os.environ, "CATCHMENT_FAILPOINT": "after_commit:30"},
+    )
     try:
         catalog = tmp_path / "lake/catalog.db"
         wait_for(lambda: catalog.exists() and len(list(tmp_path.glob("lake/warehouse/bronze/both/data/*"))) > 3)
         for _ in range(5):
             made(tmp_path)
+        process.wait(200)
     finally:
         process.kill()
         process.wait()
+    assert process.returncode == -signal.SIGKILL
     file = made(tmp_path)
     with opened(file) as (manifest, database):
         assert manifest.pipeline == writer.PIPELINE
