@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 from docs.pages import ROOT, Page, markdown
@@ -63,14 +64,15 @@ def _order(pages: Sequence[Page]) -> list[Page]:
 def _render(page: Page, places: dict[Path, Path], order: Sequence[Page], target: Path) -> str:
     here = places[page.path].parent
     up = "../" * len(here.parts)
-    for token in page.tokens:
+    tokens = deepcopy(page.tokens)  # the page's own links stay as they are written
+    for token in tokens:
         for child in token.children or ():
             for attribute in ("href", "src"):
                 link = child.attrGet(attribute)
                 if link is not None:
                     child.attrSet(attribute, _link(str(link), page, places, here, target))
     renderer = markdown()
-    body = renderer.renderer.render(page.tokens, renderer.options, {})
+    body = renderer.renderer.render(tokens, renderer.options, {})
     entries = []
     for one in order:
         current = ' aria-current="page"' if one is page else ""

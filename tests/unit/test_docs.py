@@ -98,7 +98,9 @@ def test_renewing_the_tables_changes_nothing_that_is_not_between_markers() -> No
 
 
 def test_the_site_has_every_page_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+    before = [page.links for page in load()]
     assert build(PAGES, tmp_path / "site") == len(PAGES)
+    assert [page.links for page in PAGES] == before, "the pages themselves stay as they are"
     import re
 
     for file in (tmp_path / "site").rglob("*.html"):
