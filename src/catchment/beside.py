@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from catchment.lakehouse.gold.refresher import GoldRefresher
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsReporter, OpsStore
 from catchment.sources.base import DeadLetter
-from catchment.telemetry import Report
+from catchment.telemetry import LOGGER, Report
+
+log = logging.getLogger(LOGGER)
 
 UNDER_WAY = ("running", "stopped")
 
@@ -45,6 +48,7 @@ class KeptLetters:
     def __call__(self, letters: Sequence[DeadLetter]) -> None:
         """Keep them durably, each once."""
         self._store.set_aside(self._pipeline, letters)
+        log.warning("%s: %d records are set aside: see ops.dead_letters.", self._pipeline, len(letters))
 
 
 class GoldBeside:

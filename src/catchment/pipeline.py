@@ -321,7 +321,7 @@ class Pipeline:
             )
         self._set_aside(self._letters)
         log.warning(
-            "%s: %d records set aside, such as one of %s at %s %s: %s. See ops.dead_letters.",
+            "%s: %d records cannot be decoded, such as one of %s at %s %s: %s.",
             self.name,
             len(self._letters),
             first.table,

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from catchment.cli.maintain import maintain as command
+from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig, MaintenanceConfig
 from catchment.lakehouse.maintenance import plan
 from catchment.lakehouse.maintenance.maintainer import Maintainer
-from catchment.lakehouse.maintenance.service import PATIENCE, MaintenanceService, _Load, _Pace
+from catchment.lakehouse.maintenance.service import PATIENCE, MaintenanceService, _Load, _Log, _Pace
+from catchment.lakehouse.maintenance.work import Kind, Work
 from catchment.lakehouse.reading.connection import connect_lake
 from catchment.lakehouse.recovery.tasks import PipelineLake, Stopped, perform
 from catchment.lakehouse.writer import LakeWriter
@@ -234,6 +236,26 @@ def test_a_failure_is_kept_and_capture_goes_on(tmp_path: Path, monkeypatch: pyte
     finally:
         service.stop()
         sink.close()
+
+
+def test_what_was_done_is_told_later_when_it_cannot_be_kept_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = open_sink(tmp_path, lakehouse(enabled=False))
+    assert sink._writer is not None
+    told = _Log(sink._writer)
+    told.add(Work("bronze.items", Kind.COMPACTION, files_before=3, files_after=1))
+    with monkeypatch.context() as broken, pytest.raises(SinkUnavailable):
+        broken.setattr(sink._writer.ops, "record_maintenance", _refuse)
+        told.tell(now=True)
+    assert told.tell(now=True)
+    assert not told.tell(now=True)
+    assert sink._writer.ops.tables()["maintenance"].num_rows == 1
+    sink.close()
+
+
+def _refuse(*_: object) -> None:
+    raise SinkUnavailable("the disk is full")
 
 
 def test_work_gives_way_to_a_burst_of_changes_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,17 @@ def test_a_dead_letter_that_comes_again_is_kept_once(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_flood_of_dead_letters_is_kept_each_once(tmp_path: Path) -> None:
+    store = OpsStore.open(LAKE, tmp_path)
+    letters = [DeadLetter("public.t", f"shard-{at % 2}", (at // 2).to_bytes(4, "big"), "no JSON") for at in range(1200)]
+    store.set_aside("shop", [*letters[:700], *letters[:700]])
+    store.set_aside("shop", letters)
+    assert store.dead_letters("shop") == 1200
+    kept = {(row["lane"], row["position"]) for row in store.tables()["dead_letters"].to_pylist()}
+    assert kept == {(one.lane, one.position.hex()) for one in letters}
+    store.close()
+
+
 def test_without_a_sql_catalog_the_data_is_beside_the_pipeline(tmp_path: Path) -> None:
     store = OpsStore.open(LakehouseConfig(catalog=CatalogConfig(type="rest", uri="http://127.0.0.1:1")), tmp_path)
     assert set(store.tables()) >= {"progress", "lease", "metrics", "schema_versions", "dead_letters", "requests"}

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(LOGGER)
 
+LETTERS_AT_ONCE = 500
+"""Of dead letters, in one statement: databases limit a statement's parameters."""
+
 REPORTS_KEPT = 3_600
 """Reports kept for each pipeline: an hour of them, at one a second."""
 
@@ -277,11 +280,15 @@ class OpsStore:
 
     def set_aside(self, pipeline: str, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters durably; one that comes again, in a replay, is kept once."""
+        given = {(one.lane, one.position.hex()): one for one in letters}
         with ops_errors("Dead letters could not be kept"), self.writing() as connection:
-            for letter in letters:
-                where = {"pipeline": pipeline, "lane": letter.lane, "position": letter.position.hex()}
-                what = {"table": letter.table, "reason": letter.reason, "set_aside_at": time.time()}
-                _upsert(connection, dead_letters_table, where, what)
+            places = list(given)
+            for first in range(0, len(places), LETTERS_AT_ONCE):
+                some = places[first : first + LETTERS_AT_ONCE]
+                kept = _kept_letters(connection, pipeline, some)
+                rows = [_letter_row(pipeline, given[place]) for place in some if place not in kept]
+                if rows:
+                    connection.execute(insert(dead_letters_table), rows)
 
     def dead_letters(self, pipeline: str) -> int:
         """How many records of a pipeline were set aside."""
@@ -368,6 +375,26 @@ def _trim(connection: Connection, pipeline: str) -> None:
     last = connection.execute(oldest.offset(REPORTS_KEPT).limit(1)).scalar()
     if last is not None:
         connection.execute(delete(metrics_table).where(mine, metrics_table.c.id <= last, metrics_table.c.id < newest))
+
+
+def _kept_letters(connection: Connection, pipeline: str, places: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these (lane, position) are there already, and perhaps others."""
+    columns = dead_letters_table.c
+    query = select(columns.lane, columns.position).where(
+        columns.pipeline == pipeline, columns.position.in_({position for _, position in places})
+    )
+    return {(lane, position) for lane, position in connection.execute(query)}
+
+
+def _letter_row(pipeline: str, letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "pipeline": pipeline,
+        "table": letter.table,
+        "lane": letter.lane,
+        "position": letter.position.hex(),
+        "reason": letter.reason,
+        "set_aside_at": time.time(),
+    }
 
 
 def _columns(schema: TableSchema) -> str:

@@ -86,7 +86,7 @@ class QualityGate:
         self._tell(suite, broken)
         if not broken:
             return None
-        return error("quality", f"Gold keeps its rows: {_listed(broken)}", f"catchment quality {self._pipeline}")
+        return error("quality", f"Gold keeps its rows: {_listed(broken)}")
 
     def _table(
         self, connection: DuckDBPyConnection, rules: TableRules, versions: Mapping[Stored, str] | None

@@ -163,9 +163,10 @@ class _Log:
         """Tell of what was done, if it is time to."""
         if not self._done or (time.monotonic() - self._told_at < LOG_SECONDS and not now):
             return False
-        done, self._done, self._told_at = self._done, [], time.monotonic()
-        log.info("Maintenance: %s", summed_up(done))
-        self._writer.ops.record_maintenance(self._writer.pipeline, [one.to_row() for one in done])
+        self._told_at = time.monotonic()
+        self._writer.ops.record_maintenance(self._writer.pipeline, [one.to_row() for one in self._done])
+        log.info("Maintenance: %s", summed_up(self._done))
+        self._done = []
         return True
 
 

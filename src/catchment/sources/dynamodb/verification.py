@@ -175,15 +175,14 @@ class _Reading:
     def read(self, deadline: float) -> None:
         """The scan, and the stream over it. Raises `Retriable` when that takes too long."""
         self._reader.open()
-        self._scan()
+        self._scan(deadline)
         scanned = time.monotonic()
         while self._reader.read_until() < scanned:
             self._reader.hurry()
             page = self._reader.next(0.25)
             if page is not None:
                 self._take(page.shard, page.records, page.sequence_numbers)
-            if time.monotonic() > deadline:
-                raise SourceUnavailable(f"{self._table.name} was not read in time. Give verify more time.")
+            self._in_time(deadline)
             if len(self._records) > MOST_CHANGES:
                 raise SourceUnavailable(
                     f"The lake is more than {MOST_CHANGES:,} changes behind {self._table.name}. Run the pipeline until "
@@ -226,11 +225,16 @@ class _Reading:
         self._reader.close()
         self._items.close()
 
-    def _scan(self) -> None:
+    def _scan(self, deadline: float) -> None:
         pages = self._client.get_paginator("scan").paginate(TableName=self._table.name, ConsistentRead=True)
         with translated(f"scanning {self._table.name}"):
             for page in pages:
                 self._items.writelines(compact_json(event_form(item)) + b"\n" for item in page["Items"])
+                self._in_time(deadline)
+
+    def _in_time(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise SourceUnavailable(f"{self._table.name} was not read in time. Give verify more time.")
 
     def _take(self, shard: str, records: Sequence[Mapping[str, Any]], numbers: Sequence[str]) -> None:
         region = self._table.arn.split(":")[3]
