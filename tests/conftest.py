@@ -17,9 +17,11 @@ A server that is not installed skips its tests, visibly.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -69,6 +71,13 @@ def pytest_configure() -> None:
     """Ctrl-C works in what tests start, also where a shell began them in the background and had it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """CI runs slow tests, too, while there is time: until `CATCHMENT_SLOW_UNTIL`, seconds since 1970."""
+    until = float(os.environ.get("CATCHMENT_SLOW_UNTIL", "inf"))
+    if time.time() > until and item.get_closest_marker("slow") is not None:
+        pytest.skip("slow, and this machine is: no time was left for it")
 
 
 def pytest_report_header() -> list[str]:

@@ -65,6 +65,7 @@ def expect_only_complete_objects(harness: BreakingBucketHarness) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_broken_off_again_and_again_every_change_is_there_once(aws: AwsAccount, tmp_path: Path) -> None:
     seed = replay_seed()
     rng = random.Random(seed)

@@ -63,6 +63,7 @@ def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(aws: AwsAccount, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.timeout(900)
 def test_many_kills_anywhere_lose_and_double_nothing(aws: AwsAccount, tmp_path: Path, seed: int) -> None:
     _kills(aws, tmp_path, seed, ["decoded", "data_file_written", "before_commit", "after_commit"], 25)
 
@@ -216,6 +217,7 @@ def test_verify_finds_the_lake_equal_also_when_it_is_behind(aws: AwsAccount, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_verify_finds_the_lake_equal_while_the_pipeline_runs_and_writes_go_on(
     aws: AwsAccount, tmp_path: Path, seed: int
 ) -> None:

@@ -35,6 +35,7 @@ def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("catch_up_bytes", [64 << 20, 0], ids=["live", "catch-up"])
 def test_many_kills_anywhere_lose_and_double_nothing(database: str, tmp_path: Path, catch_up_bytes: int) -> None:
