@@ -17,7 +17,7 @@ from catchment.lakehouse.catalog import load_catalog
 from catchment.lakehouse.config import CatalogConfig, LakehouseConfig, MaintenanceConfig
 from catchment.lakehouse.maintenance import plan
 from catchment.lakehouse.maintenance.maintainer import Maintainer
-from catchment.lakehouse.maintenance.service import PATIENCE, MaintenanceService, _Load, _Log, _Pace
+from catchment.lakehouse.maintenance.service import LOOKS, PATIENCE, MaintenanceService, _Load, _Log, _Pace
 from catchment.lakehouse.maintenance.work import Kind, Work
 from catchment.lakehouse.reading.connection import connect_lake
 from catchment.lakehouse.recovery.tasks import PipelineLake, Stopped, perform
@@ -277,14 +277,20 @@ def test_work_gives_way_to_a_burst_of_changes_but_not_for_ever(tmp_path: Path, m
         sink.close()
 
 
-def test_how_busy_the_process_is_counts_since_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_busy_the_process_is_counts_over_several_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     at, worked = 0.0, 0.0
     monkeypatch.setattr("catchment.lakehouse.maintenance.service.time.monotonic", lambda: at)
     monkeypatch.setattr("catchment.lakehouse.maintenance.service.time.process_time", lambda: worked)
     load = _Load()
-    for seconds, cores, busy in ((2.0, 1.0, True), (0.5, 0.5, False), (1.0, 0.7, True), (1.0, 0.0, False)):
-        at, worked = at + seconds, worked + seconds * cores
-        assert load.busy() is busy
+
+    def look(cores: float) -> bool:
+        nonlocal at, worked
+        at, worked = at + 0.5, worked + 0.5 * cores
+        return load.busy()
+
+    assert [look(cores) for cores in (1.2, 0.0, 0.0)] == [True, True, False]
+    assert [look(0.05) for _ in range(LOOKS)][-1] is False
+    assert [look(cores) for cores in (1.3, 0.9, 0.0, 0.0)] == [False, True, True, True]
 
 
 def test_work_rests_for_the_share_of_time_that_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -36,8 +37,11 @@ STRAIN = 3.0
 LOG_SECONDS = 60.0
 """How often the log says what was done."""
 
-BUSY_CORES = 0.6
-"""A process that uses more than this of one core is busy with what it is there for."""
+BUSY_CORES = 0.4
+"""A process that uses more than this of one core is busy with what it is there for: many pauses are its server's."""
+
+LOOKS = 5
+"""Over so many looks; between two it may wait for its server all the time."""
 
 PATIENCE = 3.0
 """For how many intervals work that is due gives way to that: a burst is waited out, what lasts longer is no burst."""
@@ -135,16 +139,16 @@ class MaintenanceService:
 
 
 class _Load:
-    """How busy this process has been since the last look."""
+    """How busy this process has been over the last looks."""
 
     def __init__(self) -> None:
-        self._at, self._worked = time.monotonic(), time.process_time()
+        self._looks = deque([(time.monotonic(), time.process_time())], maxlen=LOOKS + 1)
 
     def busy(self) -> bool:
         """Did it use more than `BUSY_CORES`?"""
-        since, before = self._at, self._worked
-        self._at, self._worked = time.monotonic(), time.process_time()
-        return self._worked - before > BUSY_CORES * (self._at - since)
+        self._looks.append((time.monotonic(), time.process_time()))
+        (since, before), (at, worked) = self._looks[0], self._looks[-1]
+        return worked - before > BUSY_CORES * (at - since)
 
 
 class _Log:
