@@ -121,6 +121,13 @@ class LetsASecondIn(MemorySink):
         return super().open()
 
 
+class LetsGoOfOthersLease(MemorySink):
+    """Closed, it lets go of a lease that it never had."""
+
+    def close(self) -> None:
+        self.target.holder = None
+
+
 class DropsUnchanged(MemorySink):
     """NULL and unchanged become the same."""
 
@@ -162,6 +169,7 @@ BROKEN_SINKS = (
     TakesTheFirstLaneOnly,
     LosesTheOrder,
     LetsASecondIn,
+    LetsGoOfOthersLease,
     DropsUnchanged,
     KeepsTheFirstSchema,
     ForgetsChunks,
