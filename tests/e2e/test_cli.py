@@ -55,6 +55,15 @@ def test_every_command_shows_an_example(path: tuple[str, ...]) -> None:
     assert f"Example: catchment {' '.join(path)}" in helped(*path)
 
 
+def test_help_is_wrapped_by_the_terminal_and_not_by_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    for path in [("query",), ("quality",), ("aws", "firehose"), ("demo", "shop"), ("generate", "gadgets")]:
+        text = CliRunner().invoke(app, [*path, "--help"]).output.partition("╭")[0]
+        paragraphs = [one for one in re.split(r"\n\s*\n", text) if one.strip()]
+        assert len(paragraphs) > 2
+        assert [one for one in paragraphs if "\n" in one.strip()] == []
+
+
 def test_the_documentation_has_every_command_option_and_exit_code() -> None:
     page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
     for name in COMMANDS:

@@ -14,6 +14,7 @@ from catchment.cli.exits import EXIT_CODES, exit_code
 from catchment.cli.gold import gold
 from catchment.cli.init import init
 from catchment.cli.maintain import maintain
+from catchment.cli.prose import Prose
 from catchment.cli.quality import quality
 from catchment.cli.query import query
 from catchment.cli.rebuild import rebuild
@@ -34,6 +35,7 @@ EXITS = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT
 
 app = typer.Typer(
     name="catchment",
+    cls=Prose,
     help="Every change of an operational database, exactly once, in an open lakehouse, seconds later.",
     epilog=f"Begin with: catchment demo shop, or catchment init DIR. {EXITS}",
     no_args_is_help=True,

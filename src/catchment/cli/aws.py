@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catchment.cli.arguments import AsJson
+from catchment.cli.prose import Prose
 
 if TYPE_CHECKING:
     from catchment.aws.local.delivery_stream import DeliveryStreamConfig
 
 app = typer.Typer(
+    cls=Prose,
     no_args_is_help=True,
     help="AWS's managed parts on this machine: a pipe, a Firehose, an event source mapping; replay and reconcile.",
 )

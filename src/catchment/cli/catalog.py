@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from catchment.cli.prose import Prose
+
 if TYPE_CHECKING:
     import threading
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from catchment.glue.partition_layout import Target
     from catchment.glue.sync import Synced
 
-app = typer.Typer(no_args_is_help=True, help="Keep tables in AWS Glue up to what is on S3.")
+app = typer.Typer(cls=Prose, no_args_is_help=True, help="Keep tables in AWS Glue up to what is on S3.")
 
 
 @app.callback()

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from catchment.cli.prose import Prose
 from catchment.cli.signals import stop_on_signals
 from catchment.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="See it work: a server on this machine, traffic in it, a lake.")
+app = typer.Typer(cls=Prose, no_args_is_help=True, help="See it work: a server on this machine, traffic in it, a lake.")
 
 DIRECTORY = Path("shop-demo")
 GADGETS_DIRECTORY = Path("gadgets-demo")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from catchment.cli.exits import INTERRUPTED
+from catchment.cli.prose import Prose
 from catchment.cli.signals import stop_on_signals
 from catchment.errors import ConfigError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from catchment.demo.gadget_orders import GenerationSummary
     from catchment.demo.traffic import TrafficSummary
 
-app = typer.Typer(no_args_is_help=True, help="Make traffic in PostgreSQL or DynamoDB, to see it captured.")
+app = typer.Typer(cls=Prose, no_args_is_help=True, help="Make traffic in PostgreSQL or DynamoDB, to see it captured.")
 
 
 @app.callback()
