@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ from pyiceberg.manifest import DataFile, ManifestContent
 
 from catchment.lakehouse.commit import commit_alone, open_or_create, replace, write_rows
 from catchment.lakehouse.config import MaintenanceConfig
-from catchment.lakehouse.maintenance import plan
+from catchment.lakehouse.maintenance import plan, rewriting
+from catchment.lakehouse.maintenance.commits import exchange
 from catchment.lakehouse.maintenance.expiry import LeavingFiles
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.work import Kind, Work
+from catchment.lakehouse.recovery.tasks import Stopped
 from catchment.lakehouse.silver.bronze_changes import bronze_changes
 from catchment.lakehouse.table import Change, LakeTable
 from catchment.lakehouse.writer import LakeWriter
@@ -186,6 +189,31 @@ def test_a_file_that_is_not_committed_yet_is_no_orphan_however_old_it_is(tmp_pat
     sink.flush()
     sink.close()
     assert writer.rows(tmp_path, "both") == writer.expected("both", 20)
+
+
+def test_files_that_were_given_up_are_forgotten_with_their_deletion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rewriting, "ROW_GROUP_ROWS", 1)
+    flush_each(tmp_path, 0, FLUSHES)
+    with lake(tmp_path) as opened:
+        table, there = both(opened), on_disk(tmp_path)
+
+        calls = itertools.count()
+
+        def check() -> None:
+            if next(calls) == 5:
+                assert on_disk(tmp_path) > there
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            maintain(opened, check=check)
+        assert on_disk(tmp_path) == there
+        # An exchange that comes too late: one of its files has left.
+        new = write_rows(table, table.metadata.schema(), table.table.scan().to_arrow_batch_reader())
+        assert not exchange(opened, table, ["nowhere.parquet"], Kind.COMPACTION, files=new)
+        assert on_disk(tmp_path) == there
+        assert table.uncommitted == set()
 
 
 def test_a_file_that_came_back_stays_as_long_as_a_snapshot_has_it(tmp_path: Path) -> None:

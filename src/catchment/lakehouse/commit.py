@@ -164,9 +164,11 @@ def write_rows(table: LakeTable, schema: Schema, rows: pa.RecordBatchReader) -> 
         if writer is not None:
             files.append(writer.close())
     except BaseException:
+        given_up = [file.file_path for file in files]
         if writer is not None:
             writer.abort()
-        table.storage.delete([file.file_path for file in files])
+            given_up.append(writer.location)
+        table.delete_uncommitted(given_up)
         raise
     return files
 

@@ -166,6 +166,11 @@ class LakeTable:
         self.uncommitted.add(location)
         return location
 
+    def delete_uncommitted(self, locations: Sequence[str]) -> None:
+        """Delete data files that no commit was tried with, and none will be."""
+        self.storage.delete(locations)
+        self.uncommitted.difference_update(locations)
+
     def fit(self, arrow: pa.Schema, onto: Schema | None = None, version: int = 1) -> Fit:
         """The table's schema, or `onto`, a later one that is not committed yet, made to take these columns too."""
         base = onto if onto is not None else self.metadata.schema()

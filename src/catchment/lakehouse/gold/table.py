@@ -200,7 +200,7 @@ class GoldTable:
         try:
             deletes = [write_position_deletes(table.storage, table.new_data_location(), dead)] if dead else []
         except BaseException:
-            table.storage.delete([file.file_path for file in files])
+            table.delete_uncommitted([file.file_path for file in files])
             raise
         commit_alone(self._catalog, table.draft(Change(files, deletes, properties=self._properties(text))))
         self._dead = _merged(self._dead, dead)

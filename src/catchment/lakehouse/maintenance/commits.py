@@ -40,7 +40,7 @@ def exchange(
     new = [one.file_path for one in (*files, *deletes)]
     with writer.lock:
         if not table.manifests.has_all(removed):
-            table.storage.delete(new)
+            table.delete_uncommitted(new)
             return False
         try:
             draft = table.draft(
@@ -55,7 +55,7 @@ def exchange(
                 )
             )
         except BaseException:
-            table.storage.delete(new)
+            table.delete_uncommitted(new)
             raise
         writer.commit([draft])
     return True

@@ -48,10 +48,12 @@ class FileWriting:
 
     def abort(self) -> None:
         """Delete what was written."""
+        given_up = [one.file_path for one in self._files]
         if self._writer is not None:
             self._writer.abort()
+            given_up.append(self._writer.location)
             self._writer = None
-        self._table.storage.delete([one.file_path for one in self._files])
+        self._table.delete_uncommitted(given_up)
         self._files = []
 
     def _add(self, batch: pa.RecordBatch) -> None:

@@ -232,7 +232,7 @@ class KeyedTable:
         self._open = Generation(replace=True)
         for file in dropped:
             self._forget(self._files[file.file_path])
-        self.lake.storage.delete([file.file_path for file in dropped])
+        self.lake.delete_uncommitted([file.file_path for file in dropped])
 
     def kill_up_to(self, version: bytes) -> None:
         """Every row goes whose `_version` is at most this one."""
@@ -268,7 +268,7 @@ class KeyedTable:
             self._bounded = late
             for file in dropped:
                 self._forget(self._files[file.file_path])
-            self.lake.storage.delete([file.file_path for file in dropped])
+            self.lake.delete_uncommitted([file.file_path for file in dropped])
         else:
             self._bounded.files += late.files
             self._bounded.kills += late.kills
