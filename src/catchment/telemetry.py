@@ -54,7 +54,7 @@ class SnapshotReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The whole pipeline at one moment. at: epoch seconds. state: starting, running, stopped, failed.
+    """The whole pipeline at one moment. at: epoch seconds. state: starting, running, waiting, stopped, failed.
 
     lag_bytes: unread at the source. lag_ms: the age that a change reached at most before it was durable, or has now,
     since the last report; 0 when there was none. dead_letters: records set aside since this process started.
