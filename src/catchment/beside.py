@@ -30,12 +30,17 @@ class KeptReports:
     def __init__(self, pipeline: str, lakehouse: LakehouseConfig, directory: Path) -> None:
         self._pipeline = pipeline
         self._directory = directory
-        self._reporter = OpsReporter(OpsStore.open(lakehouse, directory), pipeline)
+        self._store = OpsStore.open(lakehouse, directory)
+        self._reporter = OpsReporter(self._store, pipeline)
 
     def report(self, report: Report) -> None:
         """Keep one report."""
         if report.state in UNDER_WAY or holder(self._pipeline, self._directory) in (None, os.getpid()):
             self._reporter.report(report)
+
+    def close(self) -> None:
+        """Let go of the database until there is a report again."""
+        self._store.close()
 
 
 class KeptLetters:
@@ -49,6 +54,10 @@ class KeptLetters:
         """Keep them durably, each once."""
         self._store.set_aside(self._pipeline, letters)
         log.warning("%s: %d records are set aside: see ops.dead_letters.", self._pipeline, len(letters))
+
+    def close(self) -> None:
+        """Let go of the database until there are letters again."""
+        self._store.close()
 
 
 class GoldBeside:
@@ -71,3 +80,4 @@ class GoldBeside:
             yield
         finally:
             refresher.stop()
+            refresher.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -139,16 +140,22 @@ class PipelineConfig(ComponentConfig):
         from catchment.beside import GoldBeside, KeptLetters, KeptReports
         from catchment.pipeline import Pipeline
 
+        reports = KeptReports(self.name, self.lakehouse, self.directory)
+        letters = KeptLetters(self.name, self.lakehouse, self.directory)
         return Pipeline(
             self.name,
             open_source=self._sources(resnapshot),
             sinks={sink.name: _plan(sink, self.context) for sink in self.sink_configs},
             transform=self.chain(),
-            reporters=[KeptReports(self.name, self.lakehouse, self.directory), *reporters],
+            reporters=[reports, *reporters],
             report_interval_seconds=self.telemetry.report_interval_seconds,
             ends=self.source_config.ends,
-            beside=[GoldBeside(self.lakehouse, self.directory, self.name)],
-            set_aside=KeptLetters(self.name, self.lakehouse, self.directory),
+            beside=[
+                partial(closing, reports),
+                partial(closing, letters),
+                GoldBeside(self.lakehouse, self.directory, self.name),
+            ],
+            set_aside=letters,
         )
 
     def build_dry(self, counts: Counts, reporters: Sequence[Reporter] = ()) -> Pipeline:

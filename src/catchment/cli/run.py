@@ -67,11 +67,14 @@ def _run(config: PipelineConfig, until_caught_up: bool, resnapshot: bool, as_jso
 
 def _refresh_gold(config: PipelineConfig) -> None:
     """Once more after the last change: beside capture it is refreshed under a budget only."""
+    from contextlib import closing
+
     from catchment.lakehouse.gold.refresher import GoldRefresher
 
     refresher = GoldRefresher.of(config.lakehouse, config.directory, config.name)
     if refresher is not None:
-        refresher.refresh()
+        with closing(refresher):
+            refresher.refresh()
 
 
 def _dry_run(config: PipelineConfig, as_json: bool) -> None:

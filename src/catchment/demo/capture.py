@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,8 @@ class Capture:
         refresher = GoldRefresher.of(self._config.lakehouse, self._config.directory, self._config.name)
         if refresher is None:
             return
-        failed = {name: status.error for name, status in refresher.refresh().items() if status.error}
+        with closing(refresher):
+            failed = {name: status.error for name, status in refresher.refresh().items() if status.error}
         if failed:
             raise Fatal(f"Gold could not be refreshed: {'; '.join(f'{name}: {why}' for name, why in failed.items())}")
 

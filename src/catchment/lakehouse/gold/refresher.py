@@ -28,7 +28,7 @@ log = logging.getLogger(LOGGER)
 
 
 class GoldRefresher:
-    """Refreshes gold models while capture runs: `start`, then `stop`, once each.
+    """Refreshes gold models while capture runs: `start`, then `stop`, once each; `close` in the end.
 
     Two refreshes begin at least `interval_seconds` apart, and after one of t seconds there is a pause of at
     least t × (100 / budget_percent − 1), so that gold takes no more of the time than its budget. Without a
@@ -49,6 +49,7 @@ class GoldRefresher:
         self._open_catalog = open_catalog
         self._interval = interval_seconds
         self._budget = min(100.0, max(0.1, budget_percent))
+        self._catalog: Catalog | None = None
         self._layer: GoldLayer | None = None
         self._stopping = threading.Event()
         self._working = threading.Lock()
@@ -94,6 +95,11 @@ class GoldRefresher:
         """
         return self._refresh(None)
 
+    def close(self) -> None:
+        """Let go of the catalog, unless a refresh that could not be broken off still needs it. May be called again."""
+        if self._catalog is not None and not self._thread.is_alive():
+            self._catalog.close()
+
     def status(self) -> Mapping[str, ModelStatus]:
         """Each model's state after the last refresh. From any thread."""
         layer = self._layer
@@ -110,8 +116,10 @@ class GoldRefresher:
 
     def _refresh(self, stopping: threading.Event | None) -> Mapping[str, ModelStatus]:
         with self._working:
+            if self._catalog is None:
+                self._catalog = self._open_catalog()
             if self._layer is None:
-                self._layer = GoldLayer(self._models, self._open_catalog(), gate=self._gate)
+                self._layer = GoldLayer(self._models, self._catalog, gate=self._gate)
             return self._layer.refresh(stopping)
 
     def _run(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,16 +64,17 @@ def connect_lake(
 
     if as_of is not None and snapshot is not None:
         raise ConfigError("A lake is shown as of a moment or at a snapshot, not both.")
-    reader = LakeReader(load_catalog(lakehouse.catalog, directory))
-    only = mentioned(query, reader.versions(), with_kin=as_of is not None) if query is not None else None
-    tables = reader.tables(only=only if snapshot is None else None)
-    if snapshot is not None:
-        tables = [_at_snapshot(reader, table, snapshot) for table in _having(tables, snapshot)]
-    connection = open_duckdb()
-    show(connection, tables)
-    files = {file for table in tables for file in table.files}
-    if as_of is not None:
-        files |= _turn_back(connection, reader, tables, in_utc(as_of), all_are_there=only is None)
+    with closing(load_catalog(lakehouse.catalog, directory)) as catalog:
+        reader = LakeReader(catalog)
+        only = mentioned(query, reader.versions(), with_kin=as_of is not None) if query is not None else None
+        tables = reader.tables(only=only if snapshot is None else None)
+        if snapshot is not None:
+            tables = [_at_snapshot(reader, table, snapshot) for table in _having(tables, snapshot)]
+        connection = open_duckdb()
+        show(connection, tables)
+        files = {file for table in tables for file in table.files}
+        if as_of is not None:
+            files |= _turn_back(connection, reader, tables, in_utc(as_of), all_are_there=only is None)
     _show_ops(connection, lakehouse, directory, pipeline)
     confine(connection, files)
     return connection
