@@ -241,6 +241,25 @@ class EndsTooEarly(BrokenSource):
         return event
 
 
+class IdlesAhead(BrokenSource):
+    """After a boundary an idle progress covers the next transaction, of which no row was emitted yet."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._ended: Progress | None = None
+
+    def next(self, timeout: float) -> Event | None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            reached = (entry.reach for entry in self._system.entries())
+            ahead = next((one for one in reached if one.positions and not ended.covers(one)), None)
+            if ahead is not None and not ended.join(ahead).covers(self._system.head()):
+                return Idle(ended.join(ahead))
+        event = super().next(timeout)
+        self._ended = event.progress if isinstance(event, TransactionEnd) else None
+        return event
+
+
 class EndsInTheMiddle(BrokenSource):
     """A boundary after every batch, the transaction's end already in it."""
 
@@ -305,6 +324,7 @@ BROKEN_SOURCES = (
     RepeatsABatch,
     NumbersAnew,
     EndsTooEarly,
+    IdlesAhead,
     EndsInTheMiddle,
     SkipsSchemas,
     NeverIdle,
@@ -364,6 +384,10 @@ def test_the_unspoilt_components_pass() -> None:
 @pytest.mark.parametrize("kind", BROKEN_SINKS)
 def test_a_broken_sink_is_found_out(kind: type[MemorySink]) -> None:
     assert breaches(SinkConformance, lambda: MemoryHarness(kind)) != []
+
+
+def test_rows_that_a_boundary_before_them_covers_are_found_out_without_snapshots() -> None:
+    assert "test_a_replay_has_the_same_positions" in breaches(SourceConformance, lambda: BrokenHarness(IdlesAhead))
 
 
 @pytest.mark.parametrize("kind", BROKEN_SOURCES)

@@ -93,6 +93,9 @@ class Reading:
         fresh = batch.after(self._resume)
         if fresh is None:
             return
+        late = fresh.after(self.progress)
+        assert late is not None, f"rows of {batch.table} came after a boundary that covers them"
+        assert len(late) == len(fresh), f"rows of {batch.table} came after a boundary that covers them"
         changes = read_changes(batch.table, fresh.records, batch.chunk)
         assert {c.lane for c in changes} == {batch.lane}
         assert {c.schema_version for c in changes} == {batch.schema.version}
