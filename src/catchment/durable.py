@@ -13,3 +13,13 @@ def make_durable(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_durably(written: Path, path: Path) -> None:
+    """Put a file that was written beside in the place of another: after a power cut it is one of the two, whole.
+
+    Raises OSError.
+    """
+    make_durable(written)
+    written.replace(path)
+    make_durable(path.parent)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from catchment.durable import make_durable
+from catchment.durable import replace_durably
 from catchment.errors import ConfigError, Fatal, LeaseHeld, SinkUnavailable
 
 
@@ -51,12 +51,8 @@ class Checkpoint:
         """Replace it. It is durable when this returns, and whole whatever happens. Raises `SinkUnavailable`."""
         beside = self.path.with_suffix(".new")
         try:
-            with beside.open("w", encoding="utf-8") as file:
-                json.dump(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.path)
-            make_durable(self.path.parent)
+            beside.write_text(json.dumps(document), encoding="utf-8")
+            replace_durably(beside, self.path)
         except OSError as error:
             raise SinkUnavailable(
                 f"{self.path} cannot be written: {error.strerror}. Make room; the next run goes on from the one before."

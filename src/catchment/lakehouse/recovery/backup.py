@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from catchment.durable import make_durable
+from catchment.durable import replace_durably
 from catchment.errors import ConfigError, SinkUnavailable
 from catchment.lakehouse.catalog import BUSY_TIMEOUT_SECONDS, CATALOG_NAME, catalog_properties, is_sql, sqlite_file
 from catchment.lakehouse.config import LakehouseConfig
@@ -83,9 +83,7 @@ def back_up(lakehouse: LakehouseConfig, directory: Path, pipeline: str, target: 
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(MANIFEST, json.dumps(asdict(manifest), indent=2))
             archive.write(copy, DATABASE)
-        make_durable(packed)
-        packed.replace(target)
-        make_durable(target.resolve().parent)
+        replace_durably(packed, target)
     return manifest
 
 

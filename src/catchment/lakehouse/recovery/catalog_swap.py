@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from catchment.durable import make_durable
+from catchment.durable import make_durable, replace_durably
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import CATALOG_NAME
 from catchment.lakehouse.recovery.backup import Name
@@ -38,9 +38,7 @@ def put_in_place(staged: Path, catalog: Path, locations: Locations, progress: Pr
         fresh = catalog.with_name(f"{catalog.name}.restoring")
         shutil.copyfile(staged, fresh)
         _point(fresh, locations, progress, _epochs(aside))
-        make_durable(fresh)
-        fresh.replace(catalog)
-        make_durable(catalog.parent)
+        replace_durably(fresh, catalog)
     return aside
 
 

@@ -18,6 +18,7 @@ from pyiceberg.serializers import FromInputFile
 from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.commit_stamp import Stamp, stamp_of
 from catchment.lakehouse.properties import marker_of
+from catchment.lakehouse.recovery.snapshot_listing import positions
 from catchment.progress import Progress
 
 if TYPE_CHECKING:
@@ -165,6 +166,5 @@ def _came_to_be(state: TableState, stamp: Stamp, everything: list[TableState]) -
 
 def _reached(state: TableState) -> Progress | None:
     snapshot = state.metadata.current_snapshot()
-    said = marker_of(snapshot.summary) if snapshot is not None and snapshot.summary is not None else None
-    marker = said or state.marker
+    marker = (positions(snapshot) if snapshot is not None else None) or state.marker
     return Progress(marker.positions) if marker is not None else None
