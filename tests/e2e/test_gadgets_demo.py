@@ -28,7 +28,7 @@ from catchment.demo.gadgets_views import GadgetsMoment, Sighting, line
 from catchment.demo.ministack import MiniStack
 from catchment.errors import ConfigError
 from conftest import CACHE
-from e2e.test_shop_demo import command, finish, processes_of, wait_for_line
+from e2e.test_shop_demo import command, demos, finish, processes_of, wait_for_line
 from waiting import wait_for
 
 QUERIES = {"changes_by_upi": CHANGES_BY_UPI, "units_today": UNITS_TODAY}
@@ -37,27 +37,10 @@ QUERIES = {"changes_by_upi": CHANGES_BY_UPI, "units_today": UNITS_TODAY}
 @pytest.fixture
 def start(ministack: MiniStack, open_directory: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts the demo in `open_directory`/demo; `ministack` has installed the stand-in."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(*more: str) -> subprocess.Popen[str]:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        one = subprocess.Popen(
-            command("demo", "gadgets", "--dir", str(open_directory / "demo"), "--rate", "40", "--json", *more),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**environ, "XDG_CACHE_HOME": str(CACHE)},
-            text=True,
-            start_new_session=True,
-        )
-        started.append(one)
-        return one
-
-    try:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    directory = str(open_directory / "demo")
+    with demos("gadgets", "--dir", directory, "--rate", "40", env={**environ, "XDG_CACHE_HOME": str(CACHE)}) as run:
         yield run
-    finally:
-        for one in started:
-            one.kill()
-            one.communicate()
 
 
 def test_both_shapes_end_with_the_orders_of_the_table(

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,17 @@ def command(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("catchment")), *arguments]
 
 
-@pytest.fixture
-def start(open_directory: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the demo in `open_directory`/demo."""
+@contextmanager
+def demos(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts this demo, with more arguments; all that were started are ended with the block. env: all of it."""
     started: list[subprocess.Popen[str]] = []
 
     def run(*more: str) -> subprocess.Popen[str]:
         one = subprocess.Popen(
-            command("demo", "shop", "--dir", str(open_directory / "demo"), "--rate", "200", "--json", *more),
+            command("demo", *arguments, "--json", *more),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=env,
             text=True,
             start_new_session=True,
         )
@@ -63,6 +65,13 @@ def start(open_directory: Path) -> Iterator[Callable[..., subprocess.Popen[str]]
         for one in started:
             one.kill()
             one.communicate()
+
+
+@pytest.fixture
+def start(open_directory: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the demo in `open_directory`/demo."""
+    with demos("shop", "--dir", str(open_directory / "demo"), "--rate", "200") as run:
+        yield run
 
 
 def finish(running: subprocess.Popen[str]) -> dict[str, Any]:
