@@ -19,9 +19,9 @@ from catchment.lakehouse.sql import identifier
 from catchment.quality.bitmask import Bits, RowRules
 from catchment.quality.condition import UNREPRESENTABLE
 from catchment.quality.config import ColumnCount, RowCount
-from catchment.quality.outcome import RuleOutcome, Status, Suite, TableOutcome, counted
+from catchment.quality.outcome import Judgement, Status, Suite, TableOutcome, counted
 from catchment.quality.rules import QualityRules, Rule, TableRules
-from catchment.quality.suite import KEYS_SHOWN, Finding, column_count, row_count
+from catchment.quality.suite import KEYS_SHOWN, column_count, row_count
 from catchment.schema import TableId
 from catchment.sources.sample import Sample
 from catchment.transforms.base import Chain
@@ -65,7 +65,7 @@ class _Counts:
 
 def _table(rules: TableRules, sample: Sample, transform: Chain, with_keys: bool, tell: Tell) -> TableOutcome:
     if sample.obstacle is not None:
-        return _unread(rules, sample.obstacle.rstrip("."))
+        return TableOutcome.unread(rules, sample.obstacle.rstrip("."))
     counts = _Counts()
     compiled: RowRules | None = None
     try:
@@ -83,7 +83,7 @@ def _table(rules: TableRules, sample: Sample, transform: Chain, with_keys: bool,
     finally:
         if compiled is not None:
             compiled.close()
-    outcomes = tuple(_outcome(rule, counts, sample) for rule in rules.rules)
+    outcomes = tuple(_judged(rule, counts, sample).of(rule, counts.rows) for rule in rules.rules)
     return TableOutcome(
         table=rules.table,
         layer="source",
@@ -118,61 +118,30 @@ def _count(counts: _Counts, rules: RowRules, bits: Bits, rows: pa.Table, key: tu
             shown += rows.select(list(key)).take(where[: KEYS_SHOWN - len(shown)]).to_pylist()
 
 
-def _outcome(rule: Rule, counts: _Counts, sample: Sample) -> RuleOutcome:
-    finding = _finding(rule, counts, sample)
-    return RuleOutcome(
-        table=rule.table,
-        rule=rule.name,
-        type=rule.type,
-        severity=rule.severity,
-        status=finding.status,
-        said=finding.said,
-        place=rule.place,
-        description=rule.check.description,
-        rows=counts.rows,
-        broken=finding.broken,
-        keys=tuple(counts.keys.get(rule.name, ())),
-    )
-
-
-def _finding(rule: Rule, counts: _Counts, sample: Sample) -> Finding:
+def _judged(rule: Rule, counts: _Counts, sample: Sample) -> Judgement:
     if rule.row_local:
         return _about_rows(rule, counts, sample)
     if isinstance(rule.check, ColumnCount) and counts.columns is not None:
         return column_count(rule.check, counts.columns)
     if isinstance(rule.check, RowCount) and sample.whole:
         return row_count(rule.check, counts.rows)
-    return Finding(Status.UNJUDGED, "Judged once the table is in the lake: it is about all of its rows.")
+    return Judgement(Status.UNJUDGED, "Judged once the table is in the lake: it is about all of its rows.")
 
 
-def _about_rows(rule: Rule, counts: _Counts, sample: Sample) -> Finding:
+def _about_rows(rule: Rule, counts: _Counts, sample: Sample) -> Judgement:
     if rule.name in counts.skipped:
-        return Finding(Status.UNJUDGED, f"Not judged: {counts.skipped[rule.name]}.")
+        return Judgement.unjudged(counts.skipped[rule.name])
     broken = counts.broken.get(rule.name, 0)
     if not broken:
         said = f"All {counted(counts.rows, 'row')} keep it."
-        return Finding(Status.PASSED, said if sample.whole else said.replace("All", "All of the sample's", 1), 0)
+        return Judgement(Status.PASSED, said if sample.whole else said.replace("All", "All of the sample's", 1), 0)
     then = {"quarantine": " and would be quarantined", "fail": " and would stop gold"}.get(rule.severity.value, "")
     verb = "breaks" if broken == 1 else "break"
-    return Finding(Status.BROKEN, f"{counted(broken, 'row')} of {counts.rows:,} {verb} it{then}.", broken)
+    said = f"{counted(broken, 'row')} of {counts.rows:,} {verb} it{then}."
+    return Judgement(Status.BROKEN, said, broken, keys=tuple(counts.keys.get(rule.name, ())))
 
 
 def _missing(rules: TableRules) -> TableOutcome:
-    return _unread(rules, f"no captured table of the source is called {identifier(rules.table)} in the lake")
-
-
-def _unread(rules: TableRules, reason: str) -> TableOutcome:
-    told = tuple(
-        RuleOutcome(
-            table=rule.table,
-            rule=rule.name,
-            type=rule.type,
-            severity=rule.severity,
-            status=Status.UNJUDGED,
-            said=f"Not judged: {reason}.",
-            place=rule.place,
-            description=rule.check.description,
-        )
-        for rule in rules.rules
+    return TableOutcome.unread(
+        rules, f"no captured table of the source is called {identifier(rules.table)} in the lake"
     )
-    return TableOutcome(rules.table, None, None, 0, None, None, told)

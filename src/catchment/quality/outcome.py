@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from catchment.quality.config import RULES, Severity
+
+if TYPE_CHECKING:
+    from catchment.quality.rules import Rule, TableRules
 
 
 class Status(StrEnum):
@@ -16,6 +19,39 @@ class Status(StrEnum):
     PASSED = "passed"
     BROKEN = "broken"
     UNJUDGED = "unjudged"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one rule came to; see `RuleOutcome`."""
+
+    status: Status
+    said: str
+    broken: int | None = None
+    quarantined: int = 0
+    keys: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def unjudged(cls, reason: str) -> Self:
+        """It could not be told. reason: without a full stop."""
+        return cls(Status.UNJUDGED, f"Not judged: {reason}.")
+
+    def of(self, rule: Rule, rows: int | None) -> RuleOutcome:
+        """With the rule that it is about. rows: how many were judged."""
+        return RuleOutcome(
+            table=rule.table,
+            rule=rule.name,
+            type=rule.type,
+            severity=rule.severity,
+            status=self.status,
+            said=self.said,
+            place=rule.place,
+            description=rule.check.description,
+            rows=rows,
+            broken=self.broken,
+            quarantined=self.quarantined,
+            keys=self.keys,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +120,12 @@ class TableOutcome:
     rules: tuple[RuleOutcome, ...]
     broken: int | None = None
     whole: bool = True
+
+    @classmethod
+    def unread(cls, rules: TableRules, reason: str) -> Self:
+        """Of a table whose rows could not be read. reason: without a full stop."""
+        told = tuple(Judgement.unjudged(reason).of(rule, None) for rule in rules.rules)
+        return cls(rules.table, None, None, 0, None, None, told)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -22,7 +22,7 @@ from catchment.quality.config import (
     Unique,
 )
 from catchment.quality.expression import judge
-from catchment.quality.outcome import RuleOutcome, Status, Suite, TableOutcome, counted
+from catchment.quality.outcome import Judgement, Status, Suite, TableOutcome, counted
 from catchment.quality.relation import QUARANTINED, Relation, relation
 from catchment.quality.rules import QualityRules, Rule, TableRules
 
@@ -70,17 +70,6 @@ class _Pass:
     unfit: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one rule came to; see `RuleOutcome`."""
-
-    status: Status
-    said: str
-    broken: int | None = None
-    quarantined: int = 0
-    keys: tuple[Mapping[str, Any], ...] = ()
-
-
 class _Runner:
     """Judges one table after the other over one connection."""
 
@@ -95,10 +84,8 @@ class _Runner:
             rows = relation(self._connection, rules.table)
             passed = self._pass(rows, rules)
         except Unfit as reason:
-            unread = Finding(Status.UNJUDGED, f"Not judged: {reason}.")
-            told = tuple(_outcome(rule, unread, None) for rule in rules.rules)
-            return TableOutcome(rules.table, None, None, 0, None, None, told)
-        outcomes = tuple(_outcome(rule, self._judge(rule, rows, passed), passed.rows) for rule in rules.rules)
+            return TableOutcome.unread(rules, str(reason))
+        outcomes = tuple(self._judge(rule, rows, passed).of(rule, passed.rows) for rule in rules.rules)
         return TableOutcome(
             table=rules.table,
             layer=rows.layer,
@@ -110,13 +97,13 @@ class _Runner:
             broken=passed.any_broken if passed.broken else None,
         )
 
-    def _judge(self, rule: Rule, rows: Relation, passed: _Pass) -> Finding:
+    def _judge(self, rule: Rule, rows: Relation, passed: _Pass) -> Judgement:
         try:
             if rule.row_local:
                 return self._about_rows(rule, rows, passed)
             return self._about_tables(rule, rows, passed)
         except Unfit as reason:
-            return Finding(Status.UNJUDGED, f"Not judged: {reason}.")
+            return Judgement.unjudged(str(reason))
 
     def _pass(self, rows: Relation, rules: TableRules) -> _Pass:
         """Everything that one look at each row can tell."""
@@ -142,21 +129,21 @@ class _Runner:
         found.broken = {name: (values[5 + 2 * at], values[6 + 2 * at]) for at, name in enumerate(conditions)}
         return found
 
-    def _about_rows(self, rule: Rule, rows: Relation, passed: _Pass) -> Finding:
+    def _about_rows(self, rule: Rule, rows: Relation, passed: _Pass) -> Judgement:
         if rule.name in passed.unfit:
             raise Unfit(passed.unfit[rule.name])
         count, quarantined = passed.broken[rule.name]
         if not count:
-            return Finding(Status.PASSED, f"All {counted(passed.rows, 'row')} keep it.")
+            return Judgement(Status.PASSED, f"All {counted(passed.rows, 'row')} keep it.", 0)
         said = f"{counted(count, 'row')} of {passed.rows:,} {'breaks' if count == 1 else 'break'} it"
         if quarantined:
             said += f", {'all' if quarantined == count else f'{quarantined:,}'} in quarantine"
         # What is in quarantine is not in silver, and so not in gold.
         held = rule.severity is Severity.FAIL and quarantined == count
         keys = self._some_keys(rows, rule)
-        return Finding(Status.PASSED if held else Status.BROKEN, f"{said}.", count, quarantined, keys)
+        return Judgement(Status.PASSED if held else Status.BROKEN, f"{said}.", count, quarantined, keys)
 
-    def _about_tables(self, rule: Rule, rows: Relation, passed: _Pass) -> Finding:
+    def _about_tables(self, rule: Rule, rows: Relation, passed: _Pass) -> Judgement:
         match rule.check:
             case Unique() as check:
                 return self._unique(check, rows, passed)
@@ -170,18 +157,18 @@ class _Runner:
                 return column_count(check, len(rows.columns))
         raise Unfit(f"there is no way to judge a rule of type {rule.type}")
 
-    def _unique(self, check: Unique, rows: Relation, passed: _Pass) -> Finding:
+    def _unique(self, check: Unique, rows: Relation, passed: _Pass) -> Judgement:
         parts = [_parts(rows, name, text=passed.with_text > 0) for name in check.columns]
         there = " AND ".join(f"({' OR '.join(f'{part} IS NOT NULL' for part in column)})" for column in parts)
         grouped = ", ".join(part for column in parts for part in column)
         groups = f"SELECT count(*) AS _rows FROM {rows.sql} WHERE {there} GROUP BY {grouped} HAVING count(*) > 1"
         shared, values = self._row(f"SELECT coalesce(sum(_rows), 0)::BIGINT, count(*) FROM ({groups})")
         if not shared:
-            return Finding(Status.PASSED, "No two rows have the same.", 0)
+            return Judgement(Status.PASSED, "No two rows have the same.", 0)
         said = f"{counted(shared, 'row')} share {counted(values, 'value')} of {', '.join(check.columns)}."
-        return Finding(Status.BROKEN, said, shared)
+        return Judgement(Status.BROKEN, said, shared)
 
-    def _relationship(self, check: Relationship, rows: Relation, passed: _Pass) -> Finding:
+    def _relationship(self, check: Relationship, rows: Relation, passed: _Pass) -> Judgement:
         table, column = check.parent
         parents = relation(self._connection, table)
         count, values = 0, 0
@@ -194,21 +181,21 @@ class _Runner:
             )
             count, values = count + lost[0], values + lost[1]
         if not count:
-            return Finding(Status.PASSED, f"Every {check.column} is found in {check.to}.", 0)
+            return Judgement(Status.PASSED, f"Every {check.column} is found in {check.to}.", 0)
         said = f"{counted(count, 'row')} with {counted(values, 'value')} that {check.to} does not have."
-        return Finding(Status.BROKEN, said, count)
+        return Judgement(Status.BROKEN, said, count)
 
-    def _freshness(self, check: Freshness, rows: Relation) -> Finding:
+    def _freshness(self, check: Freshness, rows: Relation) -> Judgement:
         newest = self._newest(rows, check.column)
         if newest is None and check.column == "_committed_at":
             raise Unfit("every row comes from a snapshot, which does not know when it was committed")
         if newest is None:
-            return Finding(Status.BROKEN, f"No row has a {check.column}.")
+            return Judgement(Status.BROKEN, f"No row has a {check.column}.")
         age = max(0.0, self._now - newest)
         said = f"The newest {check.column} is {_duration(age)} old"
         if age > check.max_age_seconds:
-            return Finding(Status.BROKEN, f"{said}; at most {_duration(check.max_age_seconds)} is expected.")
-        return Finding(Status.PASSED, f"{said}.")
+            return Judgement(Status.BROKEN, f"{said}; at most {_duration(check.max_age_seconds)} is expected.")
+        return Judgement(Status.PASSED, f"{said}.")
 
     def _newest(self, rows: Relation, column: str) -> float | None:
         (kind,) = types_of([column], rows.schema).values()
@@ -246,39 +233,22 @@ class _Runner:
             raise Unfit(f"DuckDB stopped with {type(error).__name__}") from None
 
 
-def row_count(check: RowCount, rows: int) -> Finding:
+def row_count(check: RowCount, rows: int) -> Judgement:
     """Has a table so many rows?"""
     said = f"It has {counted(rows, 'row')}"
     if check.min is not None and rows < check.min:
-        return Finding(Status.BROKEN, f"{said}; at least {check.min:,} are expected.")
+        return Judgement(Status.BROKEN, f"{said}; at least {check.min:,} are expected.")
     if check.max is not None and rows > check.max:
-        return Finding(Status.BROKEN, f"{said}; at most {check.max:,} are expected.")
-    return Finding(Status.PASSED, f"{said}.")
+        return Judgement(Status.BROKEN, f"{said}; at most {check.max:,} are expected.")
+    return Judgement(Status.PASSED, f"{said}.")
 
 
-def column_count(check: ColumnCount, columns: int) -> Finding:
+def column_count(check: ColumnCount, columns: int) -> Judgement:
     """Has a table so many columns?"""
     said = f"It has {counted(columns, 'column')}"
     if columns != check.equals:
-        return Finding(Status.BROKEN, f"{said}; {check.equals} {'is' if check.equals == 1 else 'are'} expected.")
-    return Finding(Status.PASSED, f"{said}.")
-
-
-def _outcome(rule: Rule, finding: Finding, rows: int | None) -> RuleOutcome:
-    return RuleOutcome(
-        table=rule.table,
-        rule=rule.name,
-        type=rule.type,
-        severity=rule.severity,
-        status=finding.status,
-        said=finding.said,
-        place=rule.place,
-        description=rule.check.description,
-        rows=rows,
-        broken=0 if rule.row_local and finding.status is Status.PASSED and not finding.broken else finding.broken,
-        quarantined=finding.quarantined,
-        keys=finding.keys,
-    )
+        return Judgement(Status.BROKEN, f"{said}; {check.equals} {'is' if check.equals == 1 else 'are'} expected.")
+    return Judgement(Status.PASSED, f"{said}.")
 
 
 def _condition(checking: DuckDBPyConnection, rule: Rule, rows: Relation) -> str:
