@@ -207,8 +207,8 @@ def types() -> str:
         arrow = logical_type(NUMERIC, (precision << 16 | scale & 0x7FF) + 4).arrow
         rows.append((f"`numeric({precision},{scale})`", f"`{primitive(arrow)}`"))
     rows.append(("`numeric` without a precision", f"`{primitive(logical_type(NUMERIC, -1).arrow)}`"))
-    rows.append(("an enum, `citext`", f"`{primitive(logical_type(0, -1, kind='e').arrow)}`"))
     rows.append(("a domain", "what its base type has"))
+    rows.append(("any other type", f"`{primitive(logical_type(0, -1).arrow)}`"))
     return table(("PostgreSQL", "Iceberg"), rows)
 
 

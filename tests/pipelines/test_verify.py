@@ -245,6 +245,30 @@ def test_rows_from_before_a_column_with_a_default_are_found_and_explained(databa
     assert "level was added with a default" in found.notes[0]
 
 
+def test_what_is_kept_as_text_is_a_key_and_a_value_like_others(database: str, tmp_path: Path) -> None:
+    run_sql(
+        database,
+        "CREATE TYPE place AS (street text, number int)",
+        "CREATE TABLE visits (place place, days int4range, tags text[], cost money, PRIMARY KEY (place, days))",
+        "ALTER TABLE visits ALTER tags SET STORAGE EXTERNAL",
+        """INSERT INTO visits SELECT ROW('Main "Street"', g)::place, int4range(g, g + 2),
+           array_fill('long,'::text, ARRAY[900]), g::money FROM generate_series(1, 20) g""",
+    )
+    pipeline = write_pipeline(tmp_path, database)
+    catch_up(pipeline)
+    run_sql(
+        database,
+        "UPDATE visits SET cost = cost * 2 WHERE (place).number < 5",
+        "UPDATE visits SET tags = NULL WHERE (place).number = 6",
+        "UPDATE visits SET place.number = 100 WHERE (place).number = 7",
+        "UPDATE visits SET days = '[3,9)' WHERE (place).number = 8",
+        "DELETE FROM visits WHERE (place).number = 9",
+    )
+    catch_up(pipeline)
+    found = only(verify(pipeline))
+    assert (found.outcome, found.lake_rows) == (Outcome.EQUAL, 19), told(found)
+
+
 def test_a_column_that_changed_its_type_raises_no_alarm(database: str, tmp_path: Path) -> None:
     workload.set_up(database, 20)
     pipeline = write_pipeline(tmp_path, database)

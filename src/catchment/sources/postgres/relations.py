@@ -9,7 +9,7 @@ from catchment.schema import Column, TableId, TableSchema, version_of
 from catchment.sources.postgres.connection import translated
 from catchment.sources.postgres.pgoutput import Relation, RelationColumn, RelationMessage
 from catchment.sources.postgres.slot import Connection
-from catchment.sources.postgres.types import LogicalType, UnsupportedType, logical_type
+from catchment.sources.postgres.types import LogicalType, logical_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +18,24 @@ class _Type:
 
     oid: int
     typmod: int
-    kind: str
     name: str
+    output: str | None
 
 
 _TYPE = """
 WITH RECURSIVE base AS (
-  SELECT oid, typbasetype, typtypmod, typtype::text AS kind, typname::text AS name, 0 AS depth
-  FROM pg_type WHERE oid = %s
+  SELECT oid, typbasetype, typtypmod, typtype, typoutput, 0 AS depth FROM pg_type WHERE oid = %s
   UNION ALL
-  SELECT t.oid, t.typbasetype, CASE WHEN base.typtypmod >= 0 THEN base.typtypmod ELSE t.typtypmod END, t.typtype::text,
-         t.typname::text, depth + 1
-  FROM base JOIN pg_type t ON t.oid = base.typbasetype WHERE base.kind = 'd'
+  SELECT t.oid, t.typbasetype, CASE WHEN base.typtypmod >= 0 THEN base.typtypmod ELSE t.typtypmod END, t.typtype,
+         t.typoutput, depth + 1
+  FROM base JOIN pg_type t ON t.oid = base.typbasetype WHERE base.typtype = 'd'
 )
-SELECT oid::int8, typtypmod, kind, name FROM base ORDER BY depth DESC LIMIT 1
+SELECT base.oid::int8, typtypmod, format_type(base.oid, NULL),
+       CASE WHEN EXISTS (SELECT FROM pg_cast
+                         WHERE castsource = base.oid AND casttarget = 'text'::regtype AND castmethod = 'f')
+            THEN format('%%I.%%I', n.nspname, p.proname) END
+FROM base JOIN pg_proc p ON p.oid = typoutput JOIN pg_namespace n ON n.oid = p.pronamespace
+ORDER BY depth DESC LIMIT 1
 """
 
 _COLUMNS = """
@@ -75,7 +79,7 @@ class Relations:
         return RelationMessage(oid, rows[0][6], rows[0][7], rows[0][4], columns)
 
     def resolve(self, message: RelationMessage) -> Relation:
-        """The schema and the types of a relation. Raises SourceRefused for a type that cannot be kept."""
+        """The schema and the types of a relation. Raises SourceRefused for a type that was dropped since."""
         table = TableId(message.namespace, message.name)
         key = self._key(message)
         columns, types = [], []
@@ -106,10 +110,4 @@ class Relations:
                 )
             base = self._types[column.type_oid] = _Type(*row)
         typmod = column.typmod if column.typmod >= 0 else base.typmod
-        try:
-            return base.name, logical_type(base.oid, typmod, kind=base.kind, name=base.name)
-        except UnsupportedType as error:
-            raise SourceRefused(
-                f"{table}.{column.name} has {error}, which is not captured yet. "
-                f"Exclude the table (`exclude: [{table}]`) or change the column."
-            ) from error
+        return base.name, logical_type(base.oid, typmod, base.output)

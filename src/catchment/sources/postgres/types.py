@@ -57,10 +57,6 @@ class LogicalType:
         return [_sent_text(sent, self.arrow) for sent in rows.to_pylist()]
 
 
-class UnsupportedType(ValueError):
-    """No exact way to keep this type yet: `validate` refuses the table."""
-
-
 def _cast(target: pa.DataType) -> Callable[[pa.Array], Decoded]:
     def decode(texts: pa.Array) -> Decoded:
         try:
@@ -318,21 +314,16 @@ _BY_OID[1042] = LogicalType(pa.string(), _as_is, select="bpcharsend({})", from_s
 NUMERIC = 1700
 
 
-def logical_type(oid: int, typmod: int, *, kind: str = "b", name: str = "") -> LogicalType:
-    """How a type is kept. oid and typmod are of the base type when it is a domain.
+def logical_type(oid: int, typmod: int, output: str | None = None) -> LogicalType:
+    """How a type is kept: exactly, or as the server's own text.
 
-    kind is pg_type.typtype (`b` base, `e` enum); name is its name, for extension types without a fixed oid.
-
-    Raises UnsupportedType when it cannot be kept exactly yet: arrays, composites, ranges, money, hstore.
+    oid and typmod are of the base type when it is a domain. output: the type's output function, as SQL names it, where
+    a cast to text would call another one. The server's text is what any type without one of its own here has:
+    arrays, enums, composites, ranges, types of extensions.
     """
     if oid == NUMERIC:
         return _numeric(typmod)
-    found = _BY_OID.get(oid)
-    if found is not None:
-        return found
-    if kind == "e" or name == "citext":
-        return _TEXT
-    raise UnsupportedType(f"type {name or oid}")
+    return _BY_OID.get(oid) or (_TEXT if output is None else _output(output))
 
 
 def _numeric(typmod: int) -> LogicalType:
