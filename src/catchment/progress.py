@@ -26,17 +26,21 @@ class Progress:
     the source.
     chunks: snapshot of a table → its finished chunks; `ALL_CHUNKS` when finished. A snapshot is called as its table is,
     or `<table>@<anything>`: a table read anew is another snapshot. A source may keep what else it must know of a table
-    there, as durably, under a key that is no snapshot's.
+    there, as durably, under a key that is no snapshot's: a sink that is added later begins without.
+    facts: table → what a source has found out about it, and all sinks must be told alike, one added later as well.
     """
 
     positions: Mapping[str, bytes] = field(default_factory=dict)
     chunks: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    facts: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def covers(self, other: Progress) -> bool:
         """Is everything that `other` has handled also handled here?"""
-        return all(
-            self.positions.get(lane, b"") >= at for lane, at in other.positions.items() if at != RETIRED
-        ) and all(self._has_chunks(table, chunks) for table, chunks in other.chunks.items())
+        return (
+            all(self.positions.get(lane, b"") >= at for lane, at in other.positions.items() if at != RETIRED)
+            and all(self._has_chunks(table, chunks) for table, chunks in other.chunks.items())
+            and all(facts <= self.facts.get(table, frozenset()) for table, facts in other.facts.items())
+        )
 
     def _has_chunks(self, table: str, chunks: frozenset[str]) -> bool:
         mine = self.chunks.get(table, frozenset())
@@ -51,7 +55,7 @@ class Progress:
         for table, names in other.chunks.items():
             mine = chunks.get(table, frozenset())
             chunks[table] = ALL_CHUNKS if ALL_CHUNKS in (mine, names) else mine | names
-        return Progress(positions, chunks)
+        return Progress(positions, chunks, _all_facts((self, other)))
 
     def meet(self, other: Progress) -> Progress:
         """What is handled both here and there: the earlier position of each lane, common chunks."""
@@ -64,7 +68,8 @@ class Progress:
             both = theirs if names == ALL_CHUNKS else names if theirs == ALL_CHUNKS else names & theirs
             if both:
                 chunks[table] = both
-        return Progress(positions, chunks)
+        shared = {table: facts & other.facts.get(table, frozenset()) for table, facts in self.facts.items()}
+        return Progress(positions, chunks, {table: facts for table, facts in shared.items() if facts})
 
     @property
     def snapshots_finished(self) -> bool:
@@ -80,22 +85,22 @@ class Progress:
 
     def without_retired(self) -> Progress:
         """The same, with retired lanes forgotten."""
-        return Progress({lane: at for lane, at in self.positions.items() if at != RETIRED}, self.chunks)
+        return Progress({lane: at for lane, at in self.positions.items() if at != RETIRED}, self.chunks, self.facts)
 
     def brief(self) -> Progress:
         """The same with fewer words: of a snapshot that is not finished, only that it was begun (no chunks)."""
         chunks = {table: names if names == ALL_CHUNKS else frozenset() for table, names in self.chunks.items()}
-        return Progress(self.positions, chunks)
+        return Progress(self.positions, chunks, self.facts)
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys; positions in hex. Retired lanes are left out."""
-        return json.dumps(
-            {
-                "positions": {lane: at.hex() for lane, at in self.without_retired().positions.items()},
-                "chunks": {table: sorted(names) for table, names in self.chunks.items()},
-            },
-            sort_keys=True,
-        )
+        data: dict[str, Mapping[str, str | list[str]]] = {
+            "positions": {lane: at.hex() for lane, at in self.without_retired().positions.items()},
+            "chunks": {table: sorted(names) for table, names in self.chunks.items()},
+        }
+        if self.facts:
+            data["facts"] = {table: sorted(facts) for table, facts in self.facts.items()}
+        return json.dumps(data, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
@@ -104,6 +109,7 @@ class Progress:
         return cls(
             {lane: bytes.fromhex(at) for lane, at in data["positions"].items()},
             {table: frozenset(names) for table, names in data["chunks"].items()},
+            {table: frozenset(facts) for table, facts in data.get("facts", {}).items()},
         )
 
 
@@ -119,8 +125,20 @@ def resume_point(progresses: Iterable[Progress | None]) -> Progress | None:
     """Where a source resumes for sinks that hold this; None when none of them holds anything.
 
     A sink that holds nothing (it was added to a pipeline that has run) needs every snapshot again, while the
-    stream must still begin where the others are: they would otherwise miss what is between.
+    stream must still begin where the others are: they would otherwise miss what is between. What any of them knows
+    of a table is known to all: the first value of an attribute must not be another one because one sink is behind.
     """
     held = list(progresses)
-    common = minimum(one for one in held if one is not None)
-    return common if common is None or None not in held else Progress(common.positions)
+    known = [one for one in held if one is not None]
+    common = minimum(known)
+    if common is None:
+        return None
+    return Progress(common.positions, {} if None in held else common.chunks, _all_facts(known))
+
+
+def _all_facts(progresses: Iterable[Progress]) -> dict[str, frozenset[str]]:
+    facts: dict[str, frozenset[str]] = {}
+    for one in progresses:
+        for table, found in one.facts.items():
+            facts[table] = facts.get(table, frozenset()) | found
+    return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -322,3 +323,29 @@ def test_a_sink_that_is_added_gets_the_table_from_a_scan_of_its_own(aws: AwsAcco
                 here = (change["version"], change["op"] != "d")
                 latest[orderid] = max(latest.get(orderid, ("", False)), here)
     assert {orderid for orderid, (_, there) in latest.items() if there} == {row[0] for row in table_rows(aws)}
+
+
+def test_a_sink_that_is_added_has_the_columns_types_that_the_others_have(aws: AwsAccount, tmp_path: Path) -> None:
+    make_table(aws)
+    client = aws.client("dynamodb")
+    client.put_item(TableName=TABLE, Item={"orderid": {"S": "1"}, "grade": {"N": "7"}})
+    pipeline = dynamodb_pipeline(tmp_path)
+    catch_up(pipeline)
+    # What is scanned for the sink that is added has the attribute with another type, and no longer with its first.
+    client.put_item(TableName=TABLE, Item={"orderid": {"S": "1"}, "grade": {"S": "good"}})
+    catch_up(pipeline)
+    one = "sinks: [{type: iceberg, flush_interval_seconds: 0.1}]"
+    two = "sinks: [{type: iceberg, flush_interval_seconds: 0.1}, {type: files, path: out, flush_interval_seconds: 0.1}]"
+    pipeline.write_text(pipeline.read_text().replace(one, two))
+    catch_up(pipeline)
+    client.put_item(TableName=TABLE, Item={"orderid": {"S": "2"}, "grade": {"N": "9"}})
+    catch_up(pipeline)
+    for name, grade in (("1", None), ("2", Decimal(9))):
+        assert query(pipeline, f"SELECT grade FROM silver.{LAKE_NAME} WHERE orderid = '{name}'") == [(grade,)]
+    grades = {
+        change["after"]["orderid"]: change["after"]["grade"]
+        for objects in complete_ranges(tmp_path / "out", after=0)
+        for data in objects.objects
+        for change in map(json.loads, (tmp_path / "out" / data.path).read_bytes().splitlines())
+    }
+    assert (grades["1"], float(grades["2"])) == (None, 9.0)

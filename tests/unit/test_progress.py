@@ -6,14 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catchment.progress import ALL_CHUNKS, RETIRED, Progress, minimum
+from catchment.progress import ALL_CHUNKS, RETIRED, Progress, minimum, resume_point
 
 LANES = st.sampled_from(["slot", "shard-0", "shard-1"])
 TABLES = st.sampled_from(["public.orders", "public.users"])
 POSITIONS = st.one_of(st.binary(min_size=1, max_size=3), st.integers(0, 9).map(lambda n: b"%040d" % n))
 CHUNKS = st.one_of(st.just(ALL_CHUNKS), st.frozensets(st.sampled_from("abcd"), min_size=1, max_size=3))
+FACTS = st.frozensets(st.sampled_from(["price=N", "price=S", "size=N"]), min_size=1, max_size=3)
 PROGRESS = st.builds(
-    Progress, st.dictionaries(LANES, POSITIONS, max_size=3), st.dictionaries(TABLES, CHUNKS, max_size=2)
+    Progress,
+    st.dictionaries(LANES, POSITIONS, max_size=3),
+    st.dictionaries(TABLES, CHUNKS, max_size=2),
+    st.dictionaries(TABLES, FACTS, max_size=2),
 )
 
 
@@ -81,7 +85,11 @@ def test_json_brings_it_back_on_one_line(a: Progress) -> None:
 
 @given(PROGRESS)
 def test_json_is_the_same_whatever_order_lanes_were_added_in(a: Progress) -> None:
-    other = Progress(dict(reversed(list(a.positions.items()))), dict(reversed(list(a.chunks.items()))))
+    other = Progress(
+        dict(reversed(list(a.positions.items()))),
+        dict(reversed(list(a.chunks.items()))),
+        dict(reversed(list(a.facts.items()))),
+    )
     assert other.to_json() == a.to_json()
 
 
@@ -108,6 +116,21 @@ def test_all_chunks_cover_chunks_of_any_name() -> None:
     assert not done.covers(Progress({}, {"public.users": frozenset({"a"})}))
 
 
+def test_a_sink_that_is_added_needs_all_snapshots_and_is_told_all_facts() -> None:
+    chunks = {"public.a#columns": frozenset({"x=N"}), "public.b": ALL_CHUNKS}
+    ahead = Progress({"lane": b"2"}, chunks, {"public.a#columns": frozenset({"x=N"})})
+    behind = Progress({"lane": b"1"}, chunks)
+    assert resume_point([ahead, None, behind]) == Progress({"lane": b"1"}, {}, ahead.facts)
+    assert resume_point([ahead, behind]) == Progress({"lane": b"1"}, chunks, ahead.facts)
+    assert resume_point([None, None]) is None
+
+
+def test_progress_that_was_kept_before_there_were_facts_is_read() -> None:
+    text = '{"chunks": {"public.a": ["*"]}, "positions": {"lane": "01"}}'
+    assert Progress.from_json(text) == Progress({"lane": b"\x01"}, {"public.a": ALL_CHUNKS})
+    assert Progress.from_json(text).to_json() == text
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"positions": {}}', '{"positions": {"a": "zz"}, "chunks": {}}', "[1]"])
 def test_what_is_no_progress_is_refused(text: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
@@ -115,14 +138,15 @@ def test_what_is_no_progress_is_refused(text: str) -> None:
 
 
 def test_the_brief_form_says_which_snapshots_are_finished_and_which_begun() -> None:
-    whole = Progress({"slot": b"\x01"}, {"t": ALL_CHUNKS, "u": frozenset({"0-10"})})
-    assert whole.brief() == Progress({"slot": b"\x01"}, {"t": ALL_CHUNKS, "u": frozenset()})
+    facts = {"t": frozenset({"price=N"})}
+    whole = Progress({"slot": b"\x01"}, {"t": ALL_CHUNKS, "u": frozenset({"0-10"})}, facts)
+    assert whole.brief() == Progress({"slot": b"\x01"}, {"t": ALL_CHUNKS, "u": frozenset()}, facts)
     assert Progress.from_json(whole.brief().to_json()) == whole.brief()
 
 
 @given(PROGRESS, LANES)
 def test_a_retired_lane_is_forgotten_once_it_is_kept_and_for_good(a: Progress, lane: str) -> None:
-    said = Progress({**a.positions, lane: RETIRED}, a.chunks)
+    said = Progress({**a.positions, lane: RETIRED}, a.chunks, a.facts)
     kept = Progress.from_json(a.join(said).to_json())
     assert lane not in kept.positions
     assert kept.covers(said)

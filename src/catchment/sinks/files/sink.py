@@ -145,7 +145,7 @@ class FilesSink:
         if end.covers(boundary):
             return True
         same_lanes = boundary.positions.keys() <= end.positions.keys()
-        same_chunks = Progress({}, end.chunks).covers(Progress({}, boundary.chunks))
+        same_chunks = Progress({}, end.chunks, end.facts).covers(Progress({}, boundary.chunks, boundary.facts))
         return same_lanes and same_chunks and not boundary.covers(Progress(end.positions))
 
     def _opened(self) -> _Run:
