@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from catchment.aws.local.checkpoint import Checkpoint
-from catchment.errors import ConfigError, SinkUnavailable
+from catchment.errors import ConfigError, LeaseHeld, SinkUnavailable
 
 
 def test_a_state_directory_that_cannot_be_made_is_a_wrong_option(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(ConfigError, match=r"state.*--state"):
         Checkpoint(tmp_path / "state", "pipe-orders")
+
+
+def test_a_second_runner_is_told_which_process_runs_it(tmp_path: Path) -> None:
+    with Checkpoint(tmp_path, "pipe-orders"):
+        with pytest.raises(LeaseHeld, match=rf"Process {os.getpid()} runs pipe-orders .*--state"):
+            Checkpoint(tmp_path, "pipe-orders")
+        Checkpoint(tmp_path, "pipe-customers").close()
+    Checkpoint(tmp_path, "pipe-orders").close()
 
 
 def test_a_checkpoint_that_cannot_be_written_says_so_and_keeps_the_one_before(tmp_path: Path) -> None:

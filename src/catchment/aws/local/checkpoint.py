@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any, Self
 
 from catchment.durable import replace_durably
 from catchment.errors import ConfigError, Fatal, LeaseHeld, SinkUnavailable
+from catchment.process_lock import ProcessLock, Taken
 
 
 class Checkpoint:
@@ -26,16 +25,13 @@ class Checkpoint:
         self.path = directory / f"{name}.json"
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = ProcessLock.take(directory / f"{name}.lock")
+        except Taken as taken:
+            raise LeaseHeld(
+                f"Process {taken.pid or 'unknown'} runs {name} with {directory}. Stop it, or give another --state."
+            ) from None
         except OSError as error:
             raise ConfigError(f"{directory} cannot be written: {error.strerror}. Give another --state.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise LeaseHeld(
-                f"Another process runs {name} with {directory}. Stop it, or give another --state."
-            ) from None
 
     def read(self) -> dict[str, Any]:
         """What was written last; empty at first."""
@@ -60,9 +56,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Let another process have it. May be called twice."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self

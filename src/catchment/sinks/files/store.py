@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import BinaryIO, Protocol
 
 from catchment.durable import make_durable
 from catchment.errors import LeaseHeld, SinkRefused, SinkUnavailable
+from catchment.process_lock import ProcessLock, Taken
 
 _THE_ONLY_VERSION = "there"
 """Under the lock nobody else replaces anything."""
@@ -91,7 +91,7 @@ class LocalStore:
         self.place = str(root)
         self._control = root / "_catchment"
         self.scratch = self._control / "scratch"
-        self._lock: int | None = None
+        self._lock: ProcessLock | None = None
         self._temporary = 0
 
     @property
@@ -101,38 +101,26 @@ class LocalStore:
     def hold(self) -> None:
         with translated(self._root):
             self._make_directory(self._control)
-            lock = os.open(self._control / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            self._take(lock)
-        except BaseException:
-            os.close(lock)
-            raise
-        self._lock = lock
+            self._lock = self._taken()
         with translated(self.scratch):
             # Of a killed process: nobody else can be writing there now.
             shutil.rmtree(self.scratch, ignore_errors=True)
             self._make_directory(self.scratch)
 
-    def _take(self, lock: int) -> None:
+    def _taken(self) -> ProcessLock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise _translation(error, self._root) from error
-            holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            return ProcessLock.take(self._control / "lock")
+        except Taken as taken:
             raise LeaseHeld(
-                f"Another process (pid {holder}) writes to {self._root}. Stop it, or give this sink a "
+                f"Another process (pid {taken.pid or 'unknown'}) writes to {self._root}. Stop it, or give this sink a "
                 "directory of its own."
-            ) from error
-        with translated(self._control / "lock"):
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            ) from None
 
     def release(self) -> None:
         if self._lock is None:
             return
         shutil.rmtree(self.scratch, ignore_errors=True)
-        os.close(self._lock)
+        self._lock.release()
         self._lock = None
 
     def get(self, path: str) -> bytes | None:
