@@ -29,16 +29,20 @@ _SETS = frozenset({"SS", "NS", "BS"})
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The latest version of one item: greatest label, then sequence number. digest: None when it was removed."""
+    """The latest version of one item, as `gadget_sales` has it. digest: None when it was removed.
+
+    number: -1 where there is none, which is the least, as 0 is.
+    """
 
     label: str
     number: int
+    time: str
     digest: bytes | None
 
     @property
-    def order(self) -> tuple[str, int]:
-        """What the latest one has most of."""
-        return self.label, self.number
+    def order(self) -> tuple[str, int, str]:
+        """What the latest one has most of: the label, then the sequence number, then the time of the event."""
+        return self.label, max(self.number, 0), self.time
 
 
 class LakeRecords:
@@ -92,6 +96,7 @@ class LakeRecords:
         known = Known(
             document.get("stream_label") or "",
             int(document.get("sequence_number") or -1),
+            str(document.get("event_time") or ""),
             None if removed else item_digest(item),
         )
         if key not in self.latest or self.latest[key].order < known.order:
