@@ -1,7 +1,8 @@
 """Real servers for the tests: PostgreSQL 18 from the wheel, PostgreSQL 15 from Debian.
 
-* `postgres_18`, `postgres_15`: one server each for the whole run, not durable (fsync is off).
-* `postgres`: both in turn. For one only: `@pytest.mark.parametrize("postgres", ["18"], indirect=True)`.
+* `servers`: a server by its major version, one each for the whole run, not durable (fsync is off).
+* `postgres`: both in turn, or those that `CATCHMENT_POSTGRES=14,17` names, where they are installed as Debian does it.
+  For one only: `@pytest.mark.parametrize("postgres", ["18"], indirect=True)`.
 * `database`: the DSN of a new, empty database on `postgres`, dropped afterwards with its slots.
 * `database_18`: the same on PostgreSQL 18 only.
 * `spark`: Spark 4.1 with Iceberg (`readers/spark.py`), one for the whole run, started when it is first asked.
@@ -24,7 +25,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,7 +51,7 @@ from waiting import wait_for
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache"
-VERSIONS = (18, 15)
+VERSIONS = tuple(int(major) for major in os.environ.get("CATCHMENT_POSTGRES", "18,15").split(","))
 SETTINGS = {
     **NOT_DURABLE,
     "max_replication_slots": "64",
@@ -102,6 +103,21 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[int], EmbeddedPostgres]]:
+    """The server of a major version, started when it is first asked for."""
+    started: dict[int, EmbeddedPostgres] = {}
+    with ExitStack() as all_of_them:
+
+        def server(major: int) -> EmbeddedPostgres:
+            if major not in started:
+                started[major] = all_of_them.enter_context(_server(major))
+            return started[major]
+
+        yield server
+
+
+@contextmanager
 def _server(major: int) -> Iterator[EmbeddedPostgres]:
     try:
         server_account()
@@ -119,19 +135,13 @@ def _server(major: int) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
-def postgres_18() -> Iterator[EmbeddedPostgres]:
-    yield from _server(18)
-
-
-@pytest.fixture(scope="session")
-def postgres_15() -> Iterator[EmbeddedPostgres]:
-    yield from _server(15)
+def postgres_18(servers: Callable[[int], EmbeddedPostgres]) -> EmbeddedPostgres:
+    return servers(18)
 
 
 @pytest.fixture(scope="session", params=[str(major) for major in VERSIONS])
-def postgres(request: pytest.FixtureRequest) -> EmbeddedPostgres:
-    server: EmbeddedPostgres = request.getfixturevalue(f"postgres_{request.param}")
-    return server
+def postgres(servers: Callable[[int], EmbeddedPostgres], request: pytest.FixtureRequest) -> EmbeddedPostgres:
+    return servers(int(request.param))
 
 
 @pytest.fixture(scope="session")
