@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,7 @@ from catchment.lakehouse.gold.refresher import GoldRefresher
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.ops import OpsReporter, OpsStore
 from catchment.sources.base import DeadLetter
-from catchment.telemetry import LOGGER, Report
-
-log = logging.getLogger(LOGGER)
+from catchment.telemetry import Report
 
 UNDER_WAY = ("running", "stopped")
 
@@ -50,10 +47,10 @@ class KeptLetters:
         self._pipeline = pipeline
         self._store = OpsStore.open(lakehouse, directory)
 
-    def __call__(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep them durably, each once."""
+    def __call__(self, letters: Sequence[DeadLetter]) -> str:
+        """Keep them durably, each once; says where."""
         self._store.set_aside(self._pipeline, letters)
-        log.warning("%s: %d records are set aside: see ops.dead_letters.", self._pipeline, len(letters))
+        return "ops.dead_letters"
 
     def close(self) -> None:
         """Let go of the database until there are letters again."""

@@ -125,8 +125,8 @@ class Pipeline:
 
     open_source and each sink's `open` make a new instance for every attempt.
     ends: the source comes to an end by itself, and so does a run. beside: what is entered for each
-    run and left at its end, such as the refresh of gold. set_aside: keeps dead letters durably, each once; without
-    it a record that cannot be decoded ends the run.
+    run and left at its end, such as the refresh of gold. set_aside: keeps dead letters durably, each once, and may say
+    where; without it a record that cannot be decoded ends the run.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Pipeline:
         report_interval_seconds: float = 1.0,
         ends: bool = False,
         beside: Sequence[Callable[[], AbstractContextManager[object]]] = (),
-        set_aside: Callable[[Sequence[DeadLetter]], None] | None = None,
+        set_aside: Callable[[Sequence[DeadLetter]], str | None] | None = None,
     ) -> None:
         self.name = name
         self._set_aside = set_aside
@@ -319,15 +319,16 @@ class Pipeline:
                 f"A record of {first.table} at {first.lane} {first.position.hex()} cannot be decoded: {first.reason}. "
                 "This pipeline keeps no dead letters."
             )
-        self._set_aside(self._letters)
+        place = self._set_aside(self._letters)
         log.warning(
-            "%s: %d records cannot be decoded, such as one of %s at %s %s: %s.",
+            "%s: %d records cannot be decoded, such as one of %s at %s %s: %s.%s",
             self.name,
             len(self._letters),
             first.table,
             first.lane,
             first.position.hex(),
             first.reason,
+            f" Kept in {place}." if place else "",
         )
         self._last = replace(self._last, dead_letters=self._last.dead_letters + len(self._letters))
         self._letters.clear()

@@ -198,7 +198,9 @@ def test_records_of_dynamodbs_own_destination_are_ordered_by_time(stream: Stream
     expect_orders(pipeline, ("1", 2))
 
 
-def test_poison_is_set_aside_and_the_rest_goes_on(stream: Stream, tmp_path: Path) -> None:
+def test_poison_is_set_aside_and_the_rest_goes_on(
+    stream: Stream, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pipeline = kinesis_pipeline(tmp_path)
     bad = change("MODIFY", "secret-4711", 3, 3)
     bad["dynamodb"]["NewImage"]["quantity"] = {"N": "secret-4711"}
@@ -207,7 +209,9 @@ def test_poison_is_set_aside_and_the_rest_goes_on(stream: Stream, tmp_path: Path
     expect_orders(pipeline, ("1", 1), ("2", 2))
     told = run("status", str(pipeline), "--json").stdout
     assert json.loads(told)["dead_letters"] == 3
-    assert "4711" not in told
+    (said,) = (one.getMessage() for one in caplog.records if one.levelname == "WARNING")
+    assert said.endswith(" Kept in ops.dead_letters.")
+    assert "4711" not in told + said
     catch_up(pipeline)
     expect_once(pipeline, [LAKE_NAME])
 
