@@ -39,13 +39,17 @@ def keys(aws: AwsAccount, url: str) -> list[str]:
 
 
 def mirror(aws: AwsAccount, url: str, directory: Path) -> Path:
-    """Everything under a prefix as files."""
+    """Everything under a prefix as files; what goes while it is copied (a range's intents) is left out."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
+    s3 = aws.client("s3")
     for path in keys(aws, url):
+        try:
+            found = s3.get_object(Bucket=bucket_of(aws), Key=key_of(url, path))
+        except s3.exceptions.NoSuchKey:
+            continue
         target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        found = aws.client("s3").get_object(Bucket=bucket_of(aws), Key=key_of(url, path))
         target.write_bytes(found["Body"].read())
     return directory
 

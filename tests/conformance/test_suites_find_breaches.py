@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from catchment.change import ChangeBatch
 from catchment.progress import Progress
-from catchment.schema import TableSchema
+from catchment.schema import TableId, TableSchema
 from catchment.sources.base import Event, Idle, SchemaChange, Source, TransactionEnd
 from catchment.testing.faults import FailAfterFlush, Fault
 from catchment.testing.memory import MemorySink, MemoryTarget
@@ -157,6 +158,20 @@ class ForgetsChunks(MemorySink):
         held = super().flush()
         self.target.progress = None if held is None else Progress(held.positions)
         return self.target.progress
+
+
+class ShowsTablesInTurn(MemorySink):
+    """A flush shows a table, and a moment later the next."""
+
+    def flush(self) -> Progress | None:
+        by_table: dict[TableId, list[ChangeBatch]] = {}
+        for batch in self.bounded:
+            by_table.setdefault(batch.table, []).append(batch)
+        for batches in by_table.values():
+            self.target.batches += batches
+            time.sleep(0.01)
+        self.bounded = []
+        return super().flush()
 
 
 BROKEN_SINKS = (
@@ -319,6 +334,22 @@ class ClosesOnce(BrokenSource):
         super().close()
 
 
+class BlocksUntilAnEvent(BrokenSource):
+    """Waits for an event for as long as it takes, whatever the timeout."""
+
+    def next(self, timeout: float) -> Event | None:
+        while (event := super().next(1.0)) is None:
+            pass
+        return event
+
+
+class DoesNotWait(BrokenSource):
+    """Says None at once: its caller goes round and round."""
+
+    def next(self, timeout: float) -> Event | None:
+        return super().next(0.0)
+
+
 BROKEN_SOURCES = (
     LosesABatch,
     RepeatsABatch,
@@ -341,7 +372,7 @@ class BrokenHarness(ScriptedHarness):
         super().__init__()
         self._kind = kind
         if kind is not BrokenSource:
-            self.patience_seconds = 0.5
+            self.patience_seconds = self.slack_seconds = 0.5
 
     def source(self) -> Source:
         super().source()
@@ -388,6 +419,19 @@ def test_a_broken_sink_is_found_out(kind: type[MemorySink]) -> None:
 
 def test_rows_that_a_boundary_before_them_covers_are_found_out_without_snapshots() -> None:
     assert "test_a_replay_has_the_same_positions" in breaches(SourceConformance, lambda: BrokenHarness(IdlesAhead))
+
+
+def test_a_table_that_is_shown_before_another_is_found_out() -> None:
+    harness = MemoryHarness(ShowsTablesInTurn)
+    with pytest.raises(AssertionError, match="shows a table before another"):
+        SinkConformance().test_no_table_of_a_flush_is_seen_before_another(harness)
+
+
+@pytest.mark.parametrize(("kind", "found"), [(BlocksUntilAnEvent, "blocks"), (DoesNotWait, "without waiting")])
+def test_a_source_that_does_not_look_at_its_timeout_is_found_out(kind: type[BrokenSource], found: str) -> None:
+    harness = BrokenHarness(kind)
+    with pytest.raises(AssertionError, match=found):
+        SourceConformance().test_a_call_without_an_event_takes_its_timeout(harness)
 
 
 @pytest.mark.parametrize("kind", BROKEN_SOURCES)

@@ -22,6 +22,7 @@ with suppress(ImportError):
         "catchment.testing.reading",
         "catchment.testing.delivery",
         "catchment.testing.lake",
+        "catchment.testing.onlooker",
         "catchment.testing.sources",
         "catchment.testing.sinks",
     )

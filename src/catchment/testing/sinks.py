@@ -12,6 +12,7 @@ The harness makes sinks on one target, and reads that target as anybody else wou
 
 from __future__ import annotations
 
+import itertools
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,7 @@ from catchment.testing.faults import (
     FaultySink,
 )
 from catchment.testing.memory import widened
+from catchment.testing.onlooker import Onlooker
 from catchment.testing.scripted import Chunk, Quiet, Rows, ScriptedSystem, Step, Transaction
 
 ITEMS = TableSchema(
@@ -79,6 +81,8 @@ EVERY_TYPE = TableSchema(
     ),
 )
 LANES = ("shard-0", "shard-1", "shard-2")
+LOOKS = 3
+"""So many times somebody reads while flushes go on."""
 
 
 class SinkHarness(ABC):
@@ -86,6 +90,8 @@ class SinkHarness(ABC):
 
     lease: bool = True
     """A second sink on the same target is refused with `LeaseHeld` while the first is open."""
+    atomic: bool = True
+    """All tables of a flush become visible at once. One test then calls `read` on another thread, during flushes."""
 
     @abstractmethod
     def sink(self) -> Sink:
@@ -259,6 +265,23 @@ class SinkConformance:
             assert held.covers(one.boundary)
             assert one.boundary.covers(held)
             expect(harness, system)
+
+    def test_no_table_of_a_flush_is_seen_before_another(self, harness: SinkHarness) -> None:
+        if not harness.atomic:
+            pytest.skip("this sink shows the tables of a flush one after another")
+        system, numbers = ScriptedSystem(), itertools.count(1)
+        with delivery(harness, system) as one:
+
+            def flush_a_row_of_each() -> None:
+                number = next(numbers)
+                rows = [Rows(s, [Change(Operation.INSERT, after=_row(s, number))]) for s in (ITEMS, NOTES)]
+                system.append(Transaction(LANES[0], *rows))
+                one.all().flush()
+
+            onlooker = Onlooker(lambda: harness.read(NOTES).num_rows, lambda: harness.read(ITEMS).num_rows)
+            for _ in range(LOOKS):
+                onlooker.look_during(flush_a_row_of_each)
+        expect(harness, system)
 
     def test_rows_after_the_last_boundary_stay_out_and_come_with_the_next(self, harness: SinkHarness) -> None:
         rows = [Rows(ITEMS, [Change(Operation.INSERT, after=_row(ITEMS, n))]) for n in (2, 3)]

@@ -77,6 +77,8 @@ class SourceHarness(ABC):
     """No batch has more rows than this. A large transaction has three times as many."""
     patience_seconds: float = 60.0
     """How long an event may take at most."""
+    slack_seconds: float = 2.0
+    """How much longer than its timeout a call of `next` may take at its best, on a busy machine."""
 
     @abstractmethod
     def source(self) -> Source:

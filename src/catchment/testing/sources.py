@@ -13,8 +13,11 @@ itself gives them back. Everything else is the suite's.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -23,6 +26,7 @@ import pytest
 from catchment.change import Operation
 from catchment.errors import CatchmentError, PositionLost, Retriable
 from catchment.progress import Progress
+from catchment.sources.base import Event
 from catchment.testing.changes import Change, CurrentRows
 from catchment.testing.reading import Reading
 from catchment.testing.source_harness import (
@@ -107,6 +111,28 @@ def expect_rows(harness: SourceHarness, changes: Sequence[Change]) -> None:
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TimedStep:
+    """A call of `next`: what it gave, and how long that took."""
+
+    event: Event | None
+    seconds: float
+
+
+def timed_step(harness: SourceHarness, one: Reading, timeout: float) -> TimedStep:
+    """The next event, timed. When the call goes beyond timeout and slack, a row is written that ends it."""
+    with ThreadPoolExecutor(1, "next") as thread:
+        began = time.monotonic()
+        call = thread.submit(one.step, timeout)
+        ended = bool(wait([call], timeout + harness.slack_seconds).done)
+        if not ended:
+            harness.commit(Insert(NOTES, example(NOTES, time.monotonic_ns())))
+        timed = TimedStep(call.result(), time.monotonic() - began)
+    if not ended:
+        one.until(one.source.head(), harness.patience_seconds)
+    return timed
 
 
 class SourceConformance:
@@ -370,6 +396,16 @@ class SourceConformance:
         with reading(harness, start) as one:
             one.until(lambda: one.step(0.05) is None, harness.patience_seconds)
             assert one.changes == []
+
+    def test_a_call_without_an_event_takes_its_timeout(self, harness: SourceHarness) -> None:
+        start = settle(harness)
+        timeout, slack = 0.1, harness.slack_seconds
+        with reading(harness, start) as one:
+            calls = [timed_step(harness, one, timeout) for _ in range(3)]
+        # One of three may be kept from it by other work; a source that does not look at its timeout never keeps it.
+        assert min(call.seconds for call in calls) <= timeout + slack, f"next({timeout}) blocks: {calls}"
+        nothing = [call.seconds for call in calls if call.event is None]
+        assert not nothing or max(nothing) >= timeout / 2, f"next({timeout}) says None without waiting: {calls}"
 
     def test_progress_can_be_acknowledged_again(self, harness: SourceHarness) -> None:
         start = settle(harness)
