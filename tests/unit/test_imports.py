@@ -28,8 +28,8 @@ def names(text: str) -> frozenset[str]:
 
 LAYERS: Mapping[str, frozenset[str]] = {
     "contracts": names(
-        "aws_client durable process_lock change schema errors progress telemetry clock failpoint component finding "
-        "document document_errors lakehouse.config sources.base sources.sample sources.verification sinks.base "
+        "aws_client s3_address durable process_lock change schema errors progress telemetry clock failpoint component "
+        "finding document document_errors lakehouse.config sources.base sources.sample sources.verification sinks.base "
         "transforms.base"
     ),
     "components": names("sources transforms formats sinks checkpoint lakehouse quality"),

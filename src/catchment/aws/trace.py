@@ -23,6 +23,7 @@ from catchment.errors import ConfigError, SourceRefused
 from catchment.formats.stream_record import epoch_microseconds
 from catchment.glue.gadgets import CHANGES, ORDERS
 from catchment.lakehouse.sql import literal
+from catchment.s3_address import is_address
 from catchment.sources.aws_answers import translated
 from catchment.sources.dynamodb.stream import DynamoDbStream
 from catchment.sources.kinesis.stream import KinesisStream
@@ -62,7 +63,7 @@ class Trace:
         return Journey(event_id, tuple(stages))
 
     def _in_s3(self, event_id: str, lake: str, created: datetime | None) -> Iterator[Stage]:
-        place = S3Place.of(lake if lake.startswith("s3://") else f"s3://{lake}/")
+        place = S3Place.of(lake if is_address(lake) else f"s3://{lake}/")
         errors = S3Place(place.bucket, self.errors)
         objects = TracedObjects(event_id, None if created is None else created - EARLIER)
         lines = objects.lines(place, apart=(errors.prefix,))

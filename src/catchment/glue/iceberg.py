@@ -12,10 +12,11 @@ import pyarrow as pa
 from catchment.errors import SourceRefused, SourceUnavailable
 from catchment.glue.column_types import in_arrow
 from catchment.glue.fetch import Batch
-from catchment.glue.layout import S3Object, split_location
+from catchment.glue.layout import S3Object
 from catchment.glue.segments import PATH, KnownObject
 from catchment.glue.table import GlueTable
 from catchment.lakehouse.catalog import s3_properties
+from catchment.s3_address import bucket_and_key
 
 _METADATA = "metadata_location"
 
@@ -25,7 +26,7 @@ def current(table: GlueTable) -> S3Object:
     location = table.parameters.get(_METADATA)
     if not location:
         raise SourceRefused(f"{table.full_name} is an Iceberg table without a `{_METADATA}`. Mend it in Glue.")
-    bucket, key = split_location(location)
+    bucket, key = bucket_and_key(location)
     return S3Object(bucket, key, etag=location, size=1)
 
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Protocol
 
-from catchment.errors import ConfigError
 from catchment.glue import projection
 from catchment.glue.session import Client, aws_errors
 from catchment.glue.table import GlueTable
+from catchment.s3_address import bucket_and_key
 
 _MOST_LISTINGS = 100
 """More directories than that are listed by what they lie in."""
@@ -46,15 +46,6 @@ class S3Object:
         return f"s3://{self.bucket}/{self.key}"
 
 
-def split_location(location: str) -> tuple[str, str]:
-    """Bucket and key (or prefix) of an `s3://…`. Raises ConfigError for another one."""
-    scheme, _, rest = location.partition("://")
-    bucket, _, key = rest.partition("/")
-    if scheme not in ("s3", "s3a", "s3n") or not bucket:
-        raise ConfigError(f"`{location}` is no place on S3; write s3://bucket/prefix/.")
-    return bucket, key
-
-
 def objects_of(s3: Client, glue: Client, table: GlueTable, wanted: Wanted | None = None) -> list[S3Object]:
     """The objects of a table; of those partitions only that are wanted.
 
@@ -67,14 +58,14 @@ def objects_of(s3: Client, glue: Client, table: GlueTable, wanted: Wanted | None
         elif table.keys:
             found = _registered(s3, glue, table, wanted)
         else:
-            found = _below(s3, *split_location(_directory(table.location)))
+            found = _below(s3, *bucket_and_key(_directory(table.location)))
         return list(found)
 
 
 def _projected(
     s3: Client, projected: projection.Projection, keys: Sequence[str], wanted: Wanted | None
 ) -> Iterator[S3Object]:
-    bucket, _ = split_location(projected.prefix)
+    bucket, _ = bucket_and_key(projected.prefix)
     values = lru_cache(maxsize=None)(lambda directory: projected.values(f"s3://{bucket}/{directory}"))
     for prefix in _prefixes(s3, projected, wanted):
         for one in _below(s3, bucket, prefix):
@@ -85,14 +76,14 @@ def _projected(
 
 def _prefixes(s3: Client, projected: projection.Projection, wanted: Wanted | None) -> list[str]:
     """Where to list: directory by directory as far as that can leave something out, the whole trees below."""
-    _, start = split_location(projected.prefix)
+    _, start = bucket_and_key(projected.prefix)
     levels = projected.levels()
     if wanted is not None and (few := _few_directories(projected, levels, wanted)) is not None:
         return [f"{start}{directory}/" for directory in few]
     # Without a condition one level is enough: it leaves out what stands beside the table, such as an error prefix.
     depth = len(levels) if wanted is not None and all(levels) else 1
     found: list[tuple[str, dict[str, str]]] = [(start, {})]
-    bucket, _ = split_location(projected.prefix)
+    bucket, _ = bucket_and_key(projected.prefix)
     for name in levels[:depth]:
         below = []
         for prefix, values in found:
@@ -134,7 +125,7 @@ def _known(projected: projection.Projection, name: str | None, value: str) -> di
 def _registered(s3: Client, glue: Client, table: GlueTable, wanted: Wanted | None) -> Iterator[S3Object]:
     for values, location in partitions_of(glue, table):
         if wanted is None or wanted(dict(zip(table.keys, values, strict=True))):
-            for one in _below(s3, *split_location(_directory(location))):
+            for one in _below(s3, *bucket_and_key(_directory(location))):
                 yield _in(one, values)
 
 
@@ -176,7 +167,7 @@ def _below(s3: Client, bucket: str, prefix: str) -> Iterator[S3Object]:
 
 def objects_below(s3: Client, location: str) -> Iterator[S3Object]:
     """Every object below a place that is there to be read, in no partition."""
-    return _below(s3, *split_location(_directory(location)))
+    return _below(s3, *bucket_and_key(_directory(location)))
 
 
 def _object(bucket: str, answer: Mapping[str, Any]) -> S3Object:

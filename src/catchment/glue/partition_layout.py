@@ -10,8 +10,9 @@ from urllib.parse import unquote
 
 from catchment.glue import projection
 from catchment.glue.column_types import ColumnType, parse
-from catchment.glue.layout import S3Object, split_location
+from catchment.glue.layout import S3Object
 from catchment.glue.table import GlueTable
+from catchment.s3_address import bucket_and_key
 
 ERROR_PREFIX = "errors/"
 _FIREHOSE_HOUR = "%Y/%m/%d/%H"
@@ -34,7 +35,7 @@ class Target:
     @property
     def start(self) -> str:
         """What every key of the table begins with: nothing, or a prefix with its slash."""
-        _, start = split_location(self.location)
+        _, start = bucket_and_key(self.location)
         return start if not start or start.endswith("/") else f"{start}/"
 
 

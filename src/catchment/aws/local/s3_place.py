@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from catchment.aws.local.patience import patiently
-from catchment.errors import CatchmentError, ConfigError, SinkRefused
+from catchment.errors import CatchmentError, SinkRefused
+from catchment.s3_address import bucket_and_key
 from catchment.sources.aws_answers import translated
 
 
@@ -20,10 +21,7 @@ class S3Place(NamedTuple):
     @classmethod
     def of(cls, url: str) -> S3Place:
         """Raises `ConfigError` when it is no such URL."""
-        bucket, _, prefix = url.removeprefix("s3://").partition("/")
-        if not url.startswith("s3://") or not bucket:
-            raise ConfigError(f"{url} is no place in S3. Write it as s3://bucket/prefix/.")
-        return cls(bucket, prefix)
+        return cls(*bucket_and_key(url))
 
     def objects(self, s3: Any, stop: threading.Event) -> Iterator[dict[str, Any]]:
         """All that lies there, as `Contents` of ListObjectsV2.

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from catchment.aws_client import aws_client, error_code
 from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
+from catchment.s3_address import bucket_and_key
 
-SCHEME = "s3://"
 PART_BYTES = 32 * 1024 * 1024
 """A larger object goes up in parts of this size: S3 takes at most 10,000 of them, so that 320 GB is the limit."""
 TRIES = 4
@@ -19,7 +19,7 @@ TRIES = 4
 WRITTEN_BY = "catchment-write"
 """The metadata key under which an object says which request wrote it."""
 
-_URL = re.compile(r"s3://([a-z0-9][a-z0-9.\-]{1,61}[a-z0-9])(?:/(.*))?")
+_NAME = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _LATER = frozenset(
     {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException"}
     | {"RequestLimitExceeded", "TooManyRequestsException", "ConditionalRequestConflict", "OperationAborted"}
@@ -52,8 +52,11 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        self.name, prefix = parsed(url)
-        self.url = f"{SCHEME}{self.name}/{prefix}".rstrip("/")
+        self.name, key = bucket_and_key(url)
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"{url} is no address in S3: a bucket is called by 3 to 63 of a-z, 0-9, dot and hyphen.")
+        prefix = key.strip("/")
+        self.url = f"s3://{self.name}/{prefix}".rstrip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._client = aws_client("s3", attempts=TRIES)
 
@@ -180,19 +183,6 @@ class Bucket:
             raise _refusal_or_failure(error, what, where, self.name) from error
         except BotoCoreError as error:
             raise _without_answer(error, what, where) from error
-
-
-def is_url(path: str) -> bool:
-    """Is this an address in S3, and no local path?"""
-    return path.startswith(SCHEME)
-
-
-def parsed(url: str) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/prefix`. Raises `ConfigError`."""
-    found = _URL.fullmatch(url)
-    if found is None:
-        raise ConfigError(f"{url} is no address in S3. Write s3://bucket or s3://bucket/prefix.")
-    return found[1], (found[2] or "").strip("/")
 
 
 def _condition(replaced: str | None) -> dict[str, str]:

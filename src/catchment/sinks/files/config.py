@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from catchment.component import BuildContext, ComponentConfig
 from catchment.errors import CatchmentError
 from catchment.finding import Finding, error, ok
+from catchment.s3_address import is_address
 
 if TYPE_CHECKING:
     from catchment.sinks.base import Sink
@@ -81,10 +82,10 @@ class FilesSinkConfig(ComponentConfig):
 
     def check(self, context: BuildContext) -> list[Finding]:
         """Can the directory or prefix be written, and does it belong to no other pipeline? Leaves nothing behind."""
-        return self._check_bucket(context) if self.path.startswith("s3://") else self._check_directory(context)
+        return self._check_bucket(context) if is_address(self.path) else self._check_directory(context)
 
     def _store(self, context: BuildContext) -> Store:
-        if self.path.startswith("s3://"):
+        if is_address(self.path):
             from catchment.sinks.files.s3_store import S3Store
 
             scratch = f"files-{sha256(self.path.encode()).hexdigest()[:12]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from catchment.sinks.files.bucket import is_url
+from catchment.s3_address import is_address
 from catchment.sinks.files.ranges import Range, read_range
 from catchment.sinks.files.s3_store import S3Store
 from catchment.sinks.files.store import LocalStore, Store
@@ -20,7 +20,7 @@ def complete_ranges(directory: Path | str, after: int = 0) -> Iterator[Range]:
     ...     for data in one.objects:
     ...         print(data.table, Path("out") / data.path, data.rows)
     """
-    store: Store = S3Store(str(directory)) if is_url(str(directory)) else LocalStore(Path(directory))
+    store: Store = S3Store(str(directory)) if is_address(str(directory)) else LocalStore(Path(directory))
     try:
         while (one := read_range(store, after + 1)) is not None:
             yield one
