@@ -146,6 +146,15 @@ def test_captures_the_shop_and_says_so_in_one_document_then_resumes(
     assert not processes_of(directory)
 
 
+def test_it_speaks_to_people_wherever_it_writes_unless_json_is_asked_for(open_directory: Path) -> None:
+    arguments = ("--dir", str(open_directory / "demo"), "--seconds", "1", "--rate", "50")
+    done = subprocess.run(command("demo", "shop", *arguments), capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "operations in" in done.stdout.splitlines()[0]
+    assert done.stdout.count("equal, row for row") == len(TABLES)
+    assert "{" not in done.stdout
+
+
 def test_a_demo_that_was_killed_leaves_nothing_running_and_loses_nothing(
     start: Callable[..., subprocess.Popen[str]], open_directory: Path
 ) -> None:

@@ -57,7 +57,7 @@ def shop(
             outcome = demo.run(stop, Screen(directory))
         else:
             outcome = demo.run(stop, Lines(sys.stderr, line))
-    print(to_json(outcome) if as_json or not on_screen else summary_text(outcome))
+    print(to_json(outcome) if as_json else summary_text(outcome))
 
 
 @app.command(epilog="Example: catchment demo gadgets --seconds 20 --rate 50 --json")
