@@ -8,20 +8,6 @@ from typing import Any
 
 from catchment.errors import ConfigError
 
-THROTTLING = frozenset(
-    {
-        "LimitExceededException",
-        "ProvisionedThroughputExceededException",
-        "ThrottlingException",
-        "Throttling",
-        "RequestLimitExceeded",
-        "TooManyRequestsException",
-        "SlowDown",
-        "KMSThrottlingException",
-    }
-)
-"""Error codes that say: the same call later."""
-
 CONNECTIONS = 32
 _FUNCTION_SECONDS = 310
 """A Lambda function may work for five minutes: whoever hangs up before invokes it twice."""
@@ -65,9 +51,3 @@ def _loader() -> Any:
     from botocore.loaders import create_loader
 
     return create_loader()
-
-
-def error_code(error: Exception) -> str:
-    """The service's own code for an error; empty when it has none."""
-    response: Any = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -10,18 +10,19 @@ from threading import Thread
 import pytest
 
 from catchment.aws_client import aws_client
-from catchment.errors import SourceUnavailable
-from catchment.sources.aws_answers import PLAIN, answer_plainly, translated
+from catchment.aws_errors import translated
+from catchment.errors import CatchmentError, SourceRefused, SourceUnavailable
+from catchment.sources.aws_answers import PLAIN, answer_plainly
 
 
 @contextmanager
-def answering(body: bytes) -> Iterator[str]:
-    """A server that answers everything with this, as DynamoDB's would."""
+def answering(body: bytes, status: int = 200) -> Iterator[str]:
+    """A server that answers everything with this, as DynamoDB's and Glue's would."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("content-type", "application/x-amz-json-1.0")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -68,3 +69,37 @@ def test_an_answer_that_is_broken_off_is_worth_another_try(credentials: pytest.M
         with pytest.raises(SourceUnavailable, match=r"while reading: .*not JSON"), translated("reading"):
             client.get_records(ShardIterator="i")
         client.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "of_a_capture", "of_a_command"),
+    [
+        (400, "InvalidInputException", SourceUnavailable, SourceRefused),
+        (400, "AccessDeniedException", SourceRefused, SourceRefused),
+        (400, "ThrottlingException", SourceUnavailable, SourceUnavailable),
+        (500, "InternalServiceException", SourceUnavailable, SourceUnavailable),
+    ],
+)
+def test_what_aws_finds_wrong_with_a_call_ends_a_command_and_not_a_capture(
+    credentials: pytest.MonkeyPatch,
+    status: int,
+    code: str,
+    of_a_capture: type[CatchmentError],
+    of_a_command: type[CatchmentError],
+) -> None:
+    with answering(f'{{"__type": "{code}", "message": "Said by Glue."}}'.encode(), status) as endpoint:
+        credentials.setenv("AWS_ENDPOINT_URL", endpoint)
+        client = aws_client("glue", attempts=1)
+        for expected, for_good in ((of_a_capture, False), (of_a_command, True)):
+            with pytest.raises(expected, match=code) as raised, translated("listing tables", for_good=for_good):
+                client.get_tables(DatabaseName="shop")
+            assert "listing tables" in str(raised.value)
+            assert type(raised.value) is expected
+        client.close()
+
+
+def test_a_call_that_cannot_be_made_ends_a_command(credentials: pytest.MonkeyPatch) -> None:
+    client = aws_client("glue")
+    with pytest.raises(SourceRefused, match="listing tables"), translated("listing tables", for_good=True):
+        client.get_tables()
+    client.close()

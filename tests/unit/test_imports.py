@@ -28,9 +28,9 @@ def names(text: str) -> frozenset[str]:
 
 LAYERS: Mapping[str, frozenset[str]] = {
     "contracts": names(
-        "aws_client s3_address durable process_lock change schema errors progress telemetry clock failpoint component "
-        "finding document document_errors lakehouse.config sources.base sources.sample sources.verification sinks.base "
-        "transforms.base"
+        "aws_client aws_errors s3_address durable process_lock change schema errors progress telemetry clock failpoint "
+        "component finding document document_errors lakehouse.config sources.base sources.sample sources.verification "
+        "sinks.base transforms.base"
     ),
     "components": names("sources transforms formats sinks checkpoint lakehouse quality"),
     "pipeline": names("pipeline ledger"),

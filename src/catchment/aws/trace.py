@@ -19,12 +19,12 @@ from catchment.aws.local.kinesis_intake import identity_of, stream_name
 from catchment.aws.local.s3_place import S3Place
 from catchment.aws.traced_objects import TracedObjects, prefixed
 from catchment.aws_client import aws_client
+from catchment.aws_errors import translated
 from catchment.errors import ConfigError, SourceRefused
 from catchment.formats.stream_record import epoch_microseconds
 from catchment.glue.gadgets import CHANGES, ORDERS
 from catchment.lakehouse.sql import literal
 from catchment.s3_address import is_address
-from catchment.sources.aws_answers import translated
 from catchment.sources.dynamodb.stream import DynamoDbStream
 from catchment.sources.kinesis.stream import KinesisStream
 from catchment.sources.shard_reader import ShardReader

@@ -14,8 +14,8 @@ from typing import Any
 from catchment.aws.local.error_output import failed_records
 from catchment.aws.local.s3_place import S3Place
 from catchment.aws_client import aws_client
+from catchment.aws_errors import translated
 from catchment.errors import SourceRefused
-from catchment.sources.aws_answers import translated
 
 READS = 8
 """So many objects are read at the same time."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from catchment.aws_client import THROTTLING, aws_client
+from catchment.aws_client import aws_client
+from catchment.aws_errors import THROTTLING, translated
 from catchment.demo.gadget_choices import Order, OrderChange
 from catchment.errors import CatchmentError, ConfigError, SourceUnavailable
-from catchment.sources.aws_answers import translated
 
 KEY = "orderid"
 STREAM_VIEW = "NEW_AND_OLD_IMAGES"

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.aws_client import error_code
+from catchment.aws_errors import error_code
 from catchment.errors import ConfigError, SourceRefused, SourceUnavailable
-from catchment.glue.session import Client, aws_errors, client
+from catchment.glue.session import Client, asking, client
 
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 1.0
@@ -76,7 +76,7 @@ def _start(athena: Client, sql: str, database: str, workgroup: str | None, outpu
         request["WorkGroup"] = workgroup
     if output_location is not None:
         request["ResultConfiguration"] = {"OutputLocation": output_location}
-    with aws_errors("Athena was asked"):
+    with asking("starting a query in Athena"):
         try:
             return str(athena.start_query_execution(**request)["QueryExecutionId"])
         except athena.exceptions.InvalidRequestException as error:
@@ -89,7 +89,7 @@ def _start(athena: Client, sql: str, database: str, workgroup: str | None, outpu
 def _wait(athena: Client, query: str) -> Mapping[str, Any]:
     wait = _FIRST_WAIT_SECONDS
     while True:
-        with aws_errors(f"Athena was asked about query {query}"):
+        with asking(f"waiting for Athena's query {query}"):
             execution: Mapping[str, Any] = athena.get_query_execution(QueryExecutionId=query)["QueryExecution"]
         status = execution["Status"]
         if status["State"] == "SUCCEEDED":
@@ -132,7 +132,7 @@ def _rows(athena: Client, query: str, *, has_header: bool) -> pa.RecordBatchRead
 
 
 def _pages(athena: Client, query: str) -> Iterator[Mapping[str, Any]]:
-    with aws_errors(f"The answer of Athena's query {query} was fetched"):
+    with asking(f"fetching the answer of Athena's query {query}"):
         for page in athena.get_paginator("get_query_results").paginate(QueryExecutionId=query):
             yield page["ResultSet"]
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catchment.aws_client import error_code
+from catchment.aws_errors import error_code
 from catchment.errors import SourceRefused
 from catchment.glue import json_lines
 from catchment.glue.column_types import ColumnType, in_arrow
 from catchment.glue.layout import S3Object
 from catchment.glue.segments import PATH, KnownObject, reader_of
-from catchment.glue.session import THREADS, Client, aws_errors
+from catchment.glue.session import THREADS, Client, asking
 from catchment.glue.table import JSON_SERDES, PARQUET_SERDE, GlueTable
 
 _BATCH_BYTES = 32 * 1024 * 1024
@@ -76,7 +76,7 @@ def _groups(objects: Sequence[S3Object]) -> Iterator[list[S3Object]]:
 
 def _content(s3: Client, one: S3Object) -> bytes | None:
     """An object as it was listed, unpacked; None when it has gone or changed since."""
-    with aws_errors(f"{one.location} was fetched"):
+    with asking(f"fetching {one.location}"):
         try:
             answer = s3.get_object(Bucket=one.bucket, Key=one.key, IfMatch=one.etag)
             data: bytes = answer["Body"].read()

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from catchment.glue import projection
-from catchment.glue.session import Client, aws_errors
+from catchment.glue.session import Client, asking
 from catchment.glue.table import GlueTable
 from catchment.s3_address import bucket_and_key
 
@@ -51,7 +51,7 @@ def objects_of(s3: Client, glue: Client, table: GlueTable, wanted: Wanted | None
 
     Hidden ones (a name or directory that begins with `_` or `.`) and empty ones are not there, as in Athena.
     """
-    with aws_errors(f"The objects of {table.full_name} were listed in {table.location}"):
+    with asking(f"listing the objects of {table.full_name} in {table.location}"):
         projected = projection.read(table.parameters, tuple(table.keys), table.location, datetime.now(UTC))
         if projected is not None:
             found = _projected(s3, projected, tuple(table.keys), wanted)

@@ -18,7 +18,7 @@ from catchment.glue.inference import Inferred, roomy
 from catchment.glue.layout import S3Object, objects_below, partitions_of
 from catchment.glue.partition_layout import PartitionLayout, Target, values_of
 from catchment.glue.seen import Seen
-from catchment.glue.session import Client, aws_errors, client
+from catchment.glue.session import Client, asking, client
 from catchment.glue.table import (
     GlueTable,
     change,
@@ -64,7 +64,7 @@ def sync(target: Target, *, dry_run: bool = False, anew: bool = False) -> Synced
     answer = find(glue, target.database, target.table)
     table = table_of(answer) if answer is not None else None
     seen = Seen.of(target) if table is not None and not anew else Seen.nothing(target)
-    with aws_errors(f"The objects of {target.database}.{target.table} were listed in {target.location}"):
+    with asking(f"listing the objects of {target.database}.{target.table} in {target.location}"):
         objects = list(_objects(s3, target))
     new = [one for one in objects if seen.is_new(one)]
     done.objects, done.new_objects = len(objects), len(new)
@@ -92,7 +92,7 @@ def _sample(s3: Client, new: Sequence[S3Object], done: Synced) -> Inferred:
     step = max(len(new) / SAMPLED_OBJECTS, 1.0)
     chosen = [new[int(at * step)] for at in range(int(len(new) / step))] if new else []
     for one in chosen:
-        with aws_errors(f"{one.location} was looked into"):
+        with asking(f"looking into {one.location}"):
             try:
                 answer = s3.get_object(Bucket=one.bucket, Key=one.key)
             except s3.exceptions.NoSuchKey:
@@ -200,7 +200,7 @@ def _register(
         values = values_of(one.key[len(layout.start) :], tuple(layout.keys))
         if values is not None:
             places.setdefault(values, f"s3://{one.bucket}/{one.key.rpartition('/')[0]}/")
-    with aws_errors(f"Partitions of {target.database}.{target.table} were registered"):
+    with asking(f"registering partitions of {target.database}.{target.table}"):
         if found is not None:
             there = dict(partitions_of(glue, table_of(found)))
             places = {values: place for values, place in places.items() if values not in there}

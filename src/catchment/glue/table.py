@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from catchment.aws_client import error_code
+from catchment.aws_errors import error_code
 from catchment.errors import SinkRefused, SinkUnavailable, SourceRefused
 from catchment.glue.column_types import ColumnType, parse, widened
-from catchment.glue.session import Client, aws_errors
+from catchment.glue.session import Client, asking
 from catchment.glue.view import View, view_of
 
 OPENX = "org.openx.data.jsonserde.JsonSerDe"
@@ -88,7 +88,7 @@ def columns_of(found: Sequence[Mapping[str, Any]] | None) -> dict[str, ColumnTyp
 
 def find(glue: Client, database: str, name: str) -> Mapping[str, Any] | None:
     """What Glue has under this name, as it answers; None when there is nothing."""
-    with aws_errors(f"Glue was asked for the table {database}.{name}"):
+    with asking(f"looking for Glue's table {database}.{name}"):
         try:
             answer: Mapping[str, Any] = glue.get_table(DatabaseName=database, Name=name)["Table"]
         except glue.exceptions.EntityNotFoundException:
@@ -99,7 +99,7 @@ def find(glue: Client, database: str, name: str) -> Mapping[str, Any] | None:
 def tables_of(glue: Client, database: str) -> dict[str, Mapping[str, Any]]:
     """Everything in a database, by name. Raises SourceRefused when there is no such database."""
     found: dict[str, Mapping[str, Any]] = {}
-    with aws_errors(f"Glue was asked for the tables of {database}"):
+    with asking(f"listing Glue's tables of {database}"):
         try:
             for page in glue.get_paginator("get_tables").paginate(DatabaseName=database):
                 found |= {answer["Name"].lower(): answer for answer in page["TableList"]}
@@ -115,7 +115,7 @@ def tables_of(glue: Client, database: str) -> dict[str, Mapping[str, Any]]:
 
 def ensure_database(glue: Client, database: str) -> list[str]:
     """Make the database if it is not there; what was done, in words."""
-    with aws_errors(f"Glue was asked to make the database {database}"):
+    with asking(f"making Glue's database {database}"):
         try:
             glue.get_database(Name=database)
             return []
@@ -184,7 +184,7 @@ def input_of(found: Mapping[str, Any]) -> dict[str, Any]:
 def _written(glue: Client, database: str, merged: Mapping[str, Any], found: Mapping[str, Any] | None) -> bool:
     """Write it; False when somebody else was quicker."""
     name = f"{database}.{merged['Name']}"
-    with aws_errors(f"Glue was asked to change {name}"):
+    with asking(f"changing {name} in Glue"):
         try:
             if found is None:
                 glue.create_table(DatabaseName=database, TableInput=merged)

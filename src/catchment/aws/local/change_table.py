@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from catchment.aws_client import aws_client
+from catchment.aws_errors import translated
 from catchment.errors import ConfigError, SourceRefused
-from catchment.sources.aws_answers import translated
 
 VIEWS = ("NEW_AND_OLD_IMAGES", "NEW_IMAGE")
 

@@ -9,8 +9,8 @@ from catchment.aws.local.intake import IncomingPage, IncomingRecord
 from catchment.aws.local.patience import now_ms
 from catchment.aws.local.shard_pages import ShardPages
 from catchment.aws_client import aws_client
+from catchment.aws_errors import translated
 from catchment.errors import ConfigError
-from catchment.sources.aws_answers import translated
 from catchment.sources.kinesis.stream import KinesisStream
 from catchment.sources.shards import TRIM_HORIZON
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from catchment.aws.local.counters import Counters
-from catchment.aws_client import THROTTLING
+from catchment.aws_errors import THROTTLING
 from catchment.errors import SinkRefused, SinkUnavailable
 
 Result = TypeVar("Result")

@@ -25,9 +25,9 @@ from catchment.aws.local.kinesis_intake import identity_of, stream_name
 from catchment.aws.local.lake_records import Known, LakeRecords, cleaner_of_environment, item_digest, key_text
 from catchment.aws.local.ordered_put import CALL_RECORDS, Entry, OrderedPut
 from catchment.aws_client import aws_client
+from catchment.aws_errors import translated
 from catchment.formats.clean_record import RecordCleaner
 from catchment.formats.dynamodb_json import event_form
-from catchment.sources.aws_answers import translated
 
 PRINCIPAL = "catchment.reconcile"
 """Who made a correction: its `userIdentity` names it."""

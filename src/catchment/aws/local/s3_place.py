@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from catchment.aws.local.patience import patiently
+from catchment.aws_errors import translated
 from catchment.errors import CatchmentError, SinkRefused
 from catchment.s3_address import bucket_and_key
-from catchment.sources.aws_answers import translated
 
 
 class S3Place(NamedTuple):

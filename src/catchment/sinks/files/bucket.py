@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple
 
-from catchment.aws_client import aws_client, error_code
+from catchment.aws_client import aws_client
+from catchment.aws_errors import error_code
 from catchment.errors import ConfigError, SinkRefused, SinkUnavailable
 from catchment.s3_address import bucket_and_key
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from catchment.aws_client import aws_client
+from catchment.aws_errors import translated
 from catchment.errors import ConfigError, SourceRefused
 from catchment.finding import Finding, error, ok, warning
 from catchment.sources.administration import Removal, Retention
-from catchment.sources.aws_answers import translated
 from catchment.sources.dynamodb.config import DynamoDbSourceConfig
 from catchment.sources.dynamodb.stream import DynamoDbStream
 from catchment.sources.dynamodb.table import NAMESPACE, DynamoDbTable, describe_table

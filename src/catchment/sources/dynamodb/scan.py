@@ -14,10 +14,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from catchment.aws_client import THROTTLING
+from catchment.aws_errors import THROTTLING, translated
 from catchment.errors import CatchmentError, SourceUnavailable
 from catchment.formats.dynamodb_json import event_form
-from catchment.sources.aws_answers import PLAIN, translated
+from catchment.sources.aws_answers import PLAIN
 from catchment.sources.dynamodb.table import DynamoDbTable
 from catchment.telemetry import SnapshotReport
 

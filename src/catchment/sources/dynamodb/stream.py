@@ -11,10 +11,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from catchment.aws_client import THROTTLING, aws_client
+from catchment.aws_client import aws_client
+from catchment.aws_errors import THROTTLING, translated
 from catchment.errors import CatchmentError
 from catchment.formats.stream_record import epoch_microseconds, event_of
-from catchment.sources.aws_answers import told_at, translated
+from catchment.sources.aws_answers import told_at
 from catchment.sources.shards import (
     LATEST,
     TRIM_HORIZON,

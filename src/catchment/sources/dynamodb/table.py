@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from catchment.aws_errors import translated
 from catchment.errors import CatchmentError, SourceRefused
 from catchment.schema import TableId
-from catchment.sources.aws_answers import translated
 
 NAMESPACE = "dynamodb"
 VIEW_TYPES = ("NEW_AND_OLD_IMAGES", "NEW_IMAGE")

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from catchment.aws_client import aws_client
+from catchment.aws_errors import translated
 from catchment.change import ChangeBatch
 from catchment.errors import SourceUnavailable
 from catchment.formats.dynamodb_changes import ChangeDecoder
@@ -25,7 +26,6 @@ from catchment.formats.stream_record import REMOVE, event_of
 from catchment.progress import ALL_CHUNKS, Progress
 from catchment.schema import TableSchema
 from catchment.sources.attribute_types import arrow_types
-from catchment.sources.aws_answers import translated
 from catchment.sources.dynamodb.config import DynamoDbSourceConfig
 from catchment.sources.dynamodb.generations import Generations
 from catchment.sources.dynamodb.stream import DynamoDbStream

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catchment.aws_client import aws_client
+from catchment.aws_errors import translated
 from catchment.errors import CatchmentError, SourceRefused
 from catchment.finding import Finding, error, ok, warning
 from catchment.sources.administration import Removal, Retention
-from catchment.sources.aws_answers import translated
 from catchment.sources.kinesis.config import KinesisSourceConfig
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from catchment.aws_client import THROTTLING, aws_client
+from catchment.aws_client import aws_client
+from catchment.aws_errors import THROTTLING, translated
 from catchment.errors import CatchmentError
-from catchment.sources.aws_answers import told_at, translated
+from catchment.sources.aws_answers import told_at
 from catchment.sources.shards import (
     LATEST,
     TRIM_HORIZON,
