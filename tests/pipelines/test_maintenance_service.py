@@ -142,6 +142,27 @@ def test_the_command_works_when_nothing_runs(tmp_path: Path, capsys: pytest.Capt
     assert silver_differences(LakehouseConfig(), tmp_path) == {"items": []}
 
 
+def test_the_command_says_why_a_small_table_keeps_its_dead_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, usual in (("FAN_IN_SMALLEST", 32), ("FAN_IN", 32), ("NOTICED_DEAD_ROWS", 20_000)):
+        monkeypatch.setattr(plan, name, usual)
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(
+        "name: maintained\nsource: {type: postgres, dsn: postgresql://127.0.0.1/none}\nsinks: [{type: iceberg}]\n"
+    )
+    sink = open_sink(tmp_path, lakehouse(enabled=False))
+    deliver(sink, 16)
+    sink.close()
+    command(pipeline)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Nothing is due." in said
+    assert "silver.items keeps its dead rows until there are 20,000 of them and they are 12 % of its rows" in said
+    assert "bronze.items keeps" not in said
+    command(pipeline, as_json=True)
+    assert json.loads(capsys.readouterr().out)["tables"]["silver.items"]["dead_rows"] > 0
+
+
 def test_history_keeps_its_rows_and_their_order(tmp_path: Path) -> None:
     config = lakehouse(enabled=False, history=["items"])
     sink = open_sink(tmp_path, config)
@@ -216,7 +237,7 @@ def test_stopping_breaks_work_off_and_leaves_no_file(tmp_path: Path) -> None:
 def test_a_failure_is_kept_and_capture_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = lakehouse(enabled=False)
     sink = open_sink(tmp_path, config)
-    deliver(sink, 6)
+    deliver(sink, 16)
     assert sink._writer is not None
 
     def fail(*_: object) -> None:
@@ -261,7 +282,7 @@ def _refuse(*_: object) -> None:
 def test_work_gives_way_to_a_burst_of_changes_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Load, "busy", lambda _: True)
     sink = open_sink(tmp_path, lakehouse(enabled=False))
-    deliver(sink, 6)
+    deliver(sink, 16)
     assert sink._writer is not None
     interval = 0.4
     enabled = lakehouse(enabled=True).maintenance.model_copy(update={"interval_seconds": interval})

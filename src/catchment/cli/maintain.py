@@ -32,10 +32,10 @@ def maintain(
     if as_json:
         print(json.dumps({"pipeline": config.name, **outcome}, indent=2))
     else:
-        _show(outcome)
+        _show(outcome, config.lakehouse.maintenance.dead_row_percent)
 
 
-def _show(outcome: dict[str, Any]) -> None:
+def _show(outcome: dict[str, Any], dead_row_percent: float) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -58,5 +58,23 @@ def _show(outcome: dict[str, Any]) -> None:
         screen.add_row(name, f"{one['files']:,}", size(one["bytes"]), *counts)
     if outcome["tables"]:
         Console(highlight=False).print(screen)
+    _tell_why_dead_rows_stay(outcome["tables"], dead_row_percent)
     if outcome["waiting_files"]:
         print(f"{outcome['waiting_files']:,} files go when the snapshots that need them have expired.")
+
+
+def _tell_why_dead_rows_stay(tables: dict[str, Any], dead_row_percent: float) -> None:
+    from catchment.lakehouse.maintenance.plan import NOTICED_DEAD_ROWS, too_many_dead
+
+    few = [
+        name
+        for name, one in tables.items()
+        if one["dead_rows"] and not too_many_dead(one["dead_rows"], one["rows"], dead_row_percent)
+    ]
+    if not few:
+        return
+    keeps, its = ("keeps its", "its") if len(few) == 1 else ("keep their", "a table's")
+    print(
+        f"{', '.join(few)} {keeps} dead rows until there are {NOTICED_DEAD_ROWS:,} of them and they are "
+        f"{dead_row_percent:g} % of {its} rows (`dead_row_percent`): so few slow no reader down."
+    )

@@ -107,7 +107,7 @@ def deadest(files: Iterable[FileState], target_bytes: int, dead_row_percent: flo
     """The files with the largest share of dead rows, about a target file's worth; empty while the table has few."""
     all_files = list(files)
     dead, rows = sum(one.dead for one in all_files), sum(one.rows for one in all_files)
-    if dead < NOTICED_DEAD_ROWS or dead * 100 < rows * dead_row_percent:
+    if not too_many_dead(dead, rows, dead_row_percent):
         return []
     chosen: list[FileState] = []
     size = 0
@@ -117,6 +117,11 @@ def deadest(files: Iterable[FileState], target_bytes: int, dead_row_percent: flo
         chosen.append(one)
         size += one.live_bytes
     return chosen
+
+
+def too_many_dead(dead: int, rows: int, dead_row_percent: float) -> bool:
+    """Are so many of a table's rows dead that files with many of them are worth writing anew?"""
+    return dead >= NOTICED_DEAD_ROWS and dead * 100 >= rows * dead_row_percent
 
 
 def part_bytes(files: Iterable[FileState], target_bytes: int) -> int:
