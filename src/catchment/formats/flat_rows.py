@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from catchment.formats.clean_record import FIELDS, RESERVED
 from catchment.formats.dynamodb_json import pointer, quote
-from catchment.formats.ndjson import joined_lines
+from catchment.formats.ndjson import joined_lines, text_literal
 from catchment.schema import TableSchema
 
 EVENT_TYPES = {"c": "INSERT", "u": "MODIFY", "d": "REMOVE", "r": "UNKNOWN"}
@@ -150,7 +150,7 @@ def _query(schema: TableSchema, rows: pa.Schema) -> str:
     for number, field in enumerate(rows):
         if not field.name.startswith("_") or field.name not in RESERVED:
             text = _json(f"c{number}", field, {} if field.name in FIELDS else sources)
-            parts.append(f"{_literal(quote(field.name) + ':')} || coalesce({text}, 'null')")
+            parts.append(f"{text_literal(quote(field.name) + ':')} || coalesce({text}, 'null')")
     members = " || ',' || ".join(parts)
     notes = _types(sources, rows) + _originals(rows)
     if "_attributes" in rows.names:
@@ -170,7 +170,7 @@ def _types(sources: dict[str, str], rows: pa.Schema) -> list[str]:
         "_types",
         [
             f"CASE WHEN c{number} IS NULL THEN '' ELSE "
-            f"{_literal(',' + quote(pointer('', field.name)) + ':' + quote(sources[field.name]))} END"
+            f"{text_literal(',' + quote(pointer('', field.name)) + ':' + quote(sources[field.name]))} END"
             for number, field in enumerate(rows)
             if sources.get(field.name) in _NOTED_TYPES and field.name not in RESERVED
         ],
@@ -183,7 +183,7 @@ def _originals(rows: pa.Schema) -> list[str]:
         "_original",
         [
             f"CASE WHEN c{number} IS NULL OR ends_with(c{number}, '000') THEN '' ELSE "
-            f"{_literal(',' + quote(field.name) + ':')} || to_json('{{\"S\":\"' || replace(c{number}, ' ', 'T') || "
+            f"{text_literal(',' + quote(field.name) + ':')} || to_json('{{\"S\":\"' || replace(c{number}, ' ', 'T') || "
             f"'{'Z' if field.type.tz else ''}\"}}')::VARCHAR END"
             for number, field in enumerate(rows)
             if pa.types.is_timestamp(field.type) and field.name not in RESERVED
@@ -196,7 +196,7 @@ def _note(name: str, members: list[str]) -> list[str]:
     if not members:
         return []
     joined = " || ".join(members)
-    begin = _literal(f",{quote(name)}:{{")
+    begin = text_literal(f",{quote(name)}:{{")
     return [f"CASE WHEN {joined} = '' THEN '' ELSE {begin} || substr({joined}, 2) || '}}' END"]
 
 
@@ -205,7 +205,7 @@ def _json(column: str, field: pa.Field, sources: dict[str, str]) -> str:
     kind = field.type
     if pa.types.is_struct(kind):
         parts = [
-            f"{_literal(quote(child.name) + ':')} || coalesce({_json(f'{column}.c{i}', child, sources)}, 'null')"
+            f"{text_literal(quote(child.name) + ':')} || coalesce({_json(f'{column}.c{i}', child, sources)}, 'null')"
             for i, child in enumerate(kind)
         ]
         return "'{' || " + " || ',' || ".join(parts) + " || '}'"
@@ -224,7 +224,3 @@ def _json(column: str, field: pa.Field, sources: dict[str, str]) -> str:
     if pa.types.is_string(kind):
         return column if sources.get(field.name) in _JSON_TYPES else f"to_json({column})::VARCHAR"
     return f"{column}::VARCHAR"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

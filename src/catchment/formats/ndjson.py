@@ -12,8 +12,6 @@ Dates and times are ISO 8601 (proleptic Gregorian; years beyond 9999 have more d
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import duckdb
 import pyarrow as pa
 
@@ -62,9 +60,7 @@ class NdjsonEncoder:
     def __enter__(self) -> NdjsonEncoder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -95,11 +91,11 @@ def _readable(values: pa.Array) -> pa.Array:
 
 
 def _query(table: TableId, row: pa.StructType) -> str:
-    fields = [f"{_text_literal(name)}, {expression}" for name, expression in ENVELOPE]
-    fields.insert(1, f"'table', {_text_literal(str(table))}")
+    fields = [f"{text_literal(name)}, {expression}" for name, expression in ENVELOPE]
+    fields.insert(1, f"'table', {text_literal(str(table))}")
     for side in ("before", "after"):
         values = ", ".join(
-            f"{_text_literal(row.field(i).name)}, {_value(f'{side}_{i}', row.field(i).type)}"
+            f"{text_literal(row.field(i).name)}, {_value(f'{side}_{i}', row.field(i).type)}"
             for i in range(row.num_fields)
         )
         fields.append(f"'{side}', CASE WHEN has_{side} THEN json_object({values}) END")
@@ -125,7 +121,8 @@ def _value(column: str, kind: pa.DataType) -> str:
     return column
 
 
-def _text_literal(text: str) -> str:
+def text_literal(text: str) -> str:
+    """A string constant in SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
