@@ -79,8 +79,8 @@ class PipelineConfig(ComponentConfig):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=LONGEST_NAME)
     """What the pipeline is called: lower-case letters, digits, `_` and `-`."""
-    environment: str = Field(default="dev", pattern=r"^[a-z][a-z0-9_-]*$")
-    """Which of several it is: dev, test, prod."""
+    environment: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_-]*$")
+    """Which of several it is: dev, test, prod. Shown by `status`, in every line of `run`, and where `remove` asks."""
     source: SourceSection
     """What is captured."""
     transforms: list[TransformSection] = Field(default=[])
@@ -109,6 +109,11 @@ class PipelineConfig(ComponentConfig):
     def directory(self) -> Path:
         """Where the file is: relative paths in it begin there."""
         return self._directory
+
+    @property
+    def title(self) -> str:
+        """What people are shown: the name, and which of several it is."""
+        return f"{self.name} ({self.environment})" if self.environment else self.name
 
     @property
     def context(self) -> BuildContext:

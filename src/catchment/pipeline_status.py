@@ -42,6 +42,7 @@ def gather(config: PipelineConfig) -> dict[str, Any]:
     in_lake, lake = _lake(config) if store is not None else ({}, {"available": True, "tables": {}})
     return {
         "pipeline": config.name,
+        "environment": config.environment,
         "running": running is not None or _recent(report),
         "process": running,
         **_activity(report),

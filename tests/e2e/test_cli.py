@@ -187,6 +187,15 @@ def test_a_source_that_does_not_answer_ends_with_exit_code_4_and_leaves_nothing(
     assert not (tmp_path / "lake").exists()
 
 
+def test_the_environment_of_a_pipeline_is_said_where_people_look(tmp_path: Path) -> None:
+    path = write_pipeline(tmp_path, NOWHERE)
+    assert run_command("status", path, "--json").json["environment"] is None
+    assert "shop has never run" in run_command("status", path).out
+    path.write_text(f"environment: prod\n{path.read_text()}")
+    assert run_command("status", path, "--json").json["environment"] == "prod"
+    assert "shop (prod) has never run" in run_command("status", path).out
+
+
 def test_status_of_a_pipeline_that_never_ran_works_without_its_source(tmp_path: Path) -> None:
     path = write_pipeline(tmp_path, NOWHERE)
     done = run_command("status", path, "--json")

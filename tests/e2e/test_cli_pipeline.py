@@ -120,13 +120,14 @@ def test_a_pipeline_is_checked_run_asked_and_removed(database: str, tmp_path: Pa
 
 def test_a_resnapshot_brings_the_lake_back_to_the_source(database_18: str, tmp_path: Path) -> None:
     run_sql(database_18, *SHOP)
-    path = write_pipeline(tmp_path, database_18, PIPELINE.replace("shop", "again"))
+    path = write_pipeline(tmp_path, database_18, PIPELINE.replace("shop", "again\nenvironment: prod"))
     captured(path)
     slots_left(database_18, 1)
     assert run_command("remove", path, "--yes").code == 0
     run_sql(database_18, "DELETE FROM orders WHERE order_id <= 100", "UPDATE orders SET total = 1")
     done = run_command("run", path, "--resnapshot", "--until-caught-up")
     assert done.code == 0, done.err
+    assert all(line.startswith("[prod] ") for line in done.err.splitlines())
     assert rows(path, "SELECT count(*) AS n, sum(total) AS total FROM current.orders") == [
         {"n": 400, "total": "400.00"}
     ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import pytest
 
 from catchment.cli.progress_line import ProgressLine, line
-from catchment.telemetry import Report
+from catchment.telemetry import LOGGER, Report
 
 
 class Terminal(io.StringIO):
@@ -30,6 +31,23 @@ def test_a_line_never_wraps_and_the_last_one_is_whole(monkeypatch: pytest.Monkey
     *rewritten, last = screen.getvalue().split("\r\x1b[K")[1:]
     assert [len(one) for one in rewritten] == [59, 59]
     assert last == f"{line(long)}\n"
+
+
+def test_the_environment_is_in_every_line_and_in_every_message() -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger(LOGGER)
+    before = list(logger.handlers)
+    shown = ProgressLine(stream, "prod")
+    shown.report(Report(0.0, "running"))
+    try:
+        shown.log("INFO")
+        logger.warning("shop: the connection is gone.")
+    finally:
+        logger.handlers[:] = before
+        logger.setLevel(logging.NOTSET)
+    report, message = stream.getvalue().splitlines()
+    assert report.startswith("[prod] running")
+    assert message.endswith("WARNING [prod] shop: the connection is gone.")
 
 
 def test_a_source_that_cannot_count_bytes_is_behind_by_time_alone() -> None:

@@ -16,9 +16,13 @@ CLEAR = "\r\x1b[K"
 
 
 class ProgressLine:
-    """Reports as one line, and log messages above it. Takes reports from one thread."""
+    """Reports as one line, and log messages above it. Takes reports from one thread.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    environment: said in every line, so that those of several can be kept in one place.
+    """
+
+    def __init__(self, stream: TextIO | None = None, environment: str | None = None) -> None:
+        self._where = f"[{environment}] " if environment else ""
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._told_at = float("-inf")
@@ -31,7 +35,7 @@ class ProgressLine:
         if not self._terminal and report.state == self._state and now - self._told_at < LINE_SECONDS:
             return
         self._told_at, self._state = now, report.state
-        text = line(report)
+        text = f"{self._where}{line(report)}"
         self._text = text
         if self._terminal:
             # A line that is wider than the terminal would wrap, and its beginning could not be written over.
@@ -43,7 +47,7 @@ class ProgressLine:
 
     def log(self, level: str) -> None:
         """Send the package's log messages to the same stream, in order with the line."""
-        log_to(self._stream)
+        log_to(self._stream, self._where)
         logging.getLogger(LOGGER).setLevel(level)
 
     def end(self) -> None:
@@ -52,11 +56,16 @@ class ProgressLine:
             print(f"{CLEAR}{self._text}", file=self._stream)
 
 
-def log_to(stream: TextIO) -> None:
-    """Send the package's log messages to the stream, in UTC; on a terminal over the line that is there."""
+def log_to(stream: TextIO, where: str = "") -> None:
+    """Send the package's log messages to the stream, in UTC; on a terminal over the line that is there.
+
+    where: what every message begins with.
+    """
     handler = logging.StreamHandler(stream)
     clear = CLEAR if stream.isatty() else ""
-    formatter = logging.Formatter(f"{clear}%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter = logging.Formatter(
+        f"{clear}%(asctime)s.%(msecs)03dZ %(levelname)s {where}%(message)s", "%Y-%m-%dT%H:%M:%S"
+    )
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.getLogger(LOGGER).addHandler(handler)

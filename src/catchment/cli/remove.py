@@ -41,7 +41,7 @@ def remove(
     if plan.steps and not yes:
         if not sys.stdin.isatty():
             raise ConfigError("Nothing was removed: add --yes to do it without a terminal to ask on.")
-        typer.confirm("Do it?", abort=True, err=True)
+        typer.confirm(f"Do it, for {config.title}?", abort=True, err=True)
     done = plan.carry_out() if plan.steps else []
     for line in done:
         print(line, file=sys.stderr)

@@ -48,7 +48,7 @@ def _run(config: PipelineConfig, until_caught_up: bool, resnapshot: bool, as_jso
     from catchment.cli.progress_line import ProgressLine
     from catchment.cli.signals import stop_on_signals
 
-    shown = ProgressLine()
+    shown = ProgressLine(environment=config.environment)
     shown.log(config.telemetry.log_level)
     built = config.build([shown], resnapshot=resnapshot)
     with stop_on_signals() as stop:
@@ -83,7 +83,7 @@ def _dry_run(config: PipelineConfig, as_json: bool) -> None:
     from catchment.cli.signals import stop_on_signals
     from catchment.sinks.counting import Counts
 
-    shown, counts = ProgressLine(), Counts()
+    shown, counts = ProgressLine(environment=config.environment), Counts()
     shown.log(config.telemetry.log_level)
     built = config.build_dry(counts, [shown])
     with stop_on_signals() as stop:

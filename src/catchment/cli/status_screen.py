@@ -39,16 +39,15 @@ def show(status: dict[str, Any]) -> None:
 
 def _headlines(status: dict[str, Any]) -> list[str]:
     where = f" (process {status['process']})" if status["process"] else ""
+    title = f"{status['pipeline']} ({status['environment']})" if status["environment"] else status["pipeline"]
     if status["running"]:
         mode = f", {status['mode']}" if status["mode"] else ""
         behind = f"behind {size(status.get('lag_bytes'))}, {duration(status.get('lag_ms', 0) / 1000)}"
-        lines = [f"{status['pipeline']} is running{where}{mode}, {behind}."]
+        lines = [f"{title} is running{where}{mode}, {behind}."]
     elif status["state"] == "never run":
-        lines = [f"{status['pipeline']} has never run."]
+        lines = [f"{title} has never run."]
     else:
-        lines = [
-            f"{status['pipeline']} is not running; it last reported `{status['state']}` at {status['reported_at']}."
-        ]
+        lines = [f"{title} is not running; it last reported `{status['state']}` at {status['reported_at']}."]
     if status.get("last_error"):
         lines.append(f"Its last error: {status['last_error']}")
     for name, one in status.get("snapshots", {}).items():
