@@ -5,6 +5,7 @@
   For one only: `@pytest.mark.parametrize("postgres", ["18"], indirect=True)`.
 * `database`: the DSN of a new, empty database on `postgres`, dropped afterwards with its slots.
 * `database_18`: the same on PostgreSQL 18 only.
+* `seed`: where a random test begins, printed for its replay.
 * `spark`: Spark 4.1 with Iceberg (`readers/spark.py`), one for the whole run, started when it is first asked.
 * `ministack`: AWS's stand-in, one for each test process, installed by the first test that asks for it.
 * `aws`: an account of its own on it, in `os.environ`; `aws.client("dynamodb")`, and `aws.environ` for subprocesses.
@@ -142,6 +143,13 @@ def postgres_18(servers: Callable[[int], EmbeddedPostgres]) -> EmbeddedPostgres:
 @pytest.fixture(scope="session", params=[str(major) for major in VERSIONS])
 def postgres(servers: Callable[[int], EmbeddedPostgres], request: pytest.FixtureRequest) -> EmbeddedPostgres:
     return servers(int(request.param))
+
+
+@pytest.fixture
+def seed() -> int:
+    seed = first_seed()
+    print(f"replay with CATCHMENT_SEED={seed}")
+    return seed
 
 
 @pytest.fixture(scope="session")

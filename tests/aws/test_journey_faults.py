@@ -35,18 +35,10 @@ from catchment.aws.local.reconciliation import Reconciled, Reconciliation
 from catchment.aws.local.replay import MARK, Replayed, replay, to_kinesis
 from catchment.aws.local.s3_place import S3Place
 from e2e.cli import run_command
-from seeds import first_seed
 from waiting import wait_for
 
 NAME = "gadget-sales-delivery"
 HANDLER = "catchment.aws.firehose_transform:handler"
-
-
-@pytest.fixture
-def seed() -> int:
-    seed = first_seed()
-    print(f"replay with CATCHMENT_SEED={seed}")
-    return seed
 
 
 @pytest.fixture

@@ -29,15 +29,7 @@ from pipelines.gadget_table import (
     table_rows,
 )
 from pipelines.lake import capturing_beside, catch_up, expect_once, expect_verified, kill_at, query, run
-from seeds import first_seed
 from waiting import wait_for
-
-
-@pytest.fixture
-def seed() -> int:
-    seed = first_seed()
-    print(f"replay with CATCHMENT_SEED={seed}")
-    return seed
 
 
 def set_stream(aws: AwsAccount, specification: dict[str, object]) -> None:

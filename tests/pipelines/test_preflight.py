@@ -19,18 +19,13 @@ from catchment.finding import Finding
 from catchment.sources.postgres.config import PostgresSourceConfig
 from catchment.sources.postgres.preflight import check, columns
 from catchment.sources.postgres.publication import find_tables
+from statements import run_sql
 
 ORDERS = "CREATE TABLE orders (order_id bigint PRIMARY KEY, total numeric(12,2), at timestamptz, note text)"
 
 
 def config(dsn: str, **settings: object) -> PostgresSourceConfig:
     return PostgresSourceConfig.model_validate({"type": "postgres", "dsn": SecretStr(dsn), **settings})
-
-
-def run(dsn: str, *statements: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 def errors(findings: list[Finding]) -> dict[str, Finding]:
@@ -46,11 +41,11 @@ def about(findings: list[Finding], subject: str) -> Finding:
 def role(database: str) -> Iterator[tuple[str, str]]:
     """A role that may only connect: its name, and a DSN with it."""
     name = f"capture {uuid.uuid4().hex[:8]}"
-    run(database, f'CREATE ROLE "{name}" LOGIN')
+    run_sql(database, f'CREATE ROLE "{name}" LOGIN')
     try:
         yield name, make_conninfo(database, user=name)
     finally:
-        run(
+        run_sql(
             database,
             f'REASSIGN OWNED BY "{name}" TO postgres',
             f'DROP OWNED BY "{name}"',
@@ -59,7 +54,7 @@ def role(database: str) -> Iterator[tuple[str, str]]:
 
 
 def test_a_server_that_is_ready_has_no_errors(database: str) -> None:
-    run(database, ORDERS)
+    run_sql(database, ORDERS)
     findings = check(config(database), "shop")
     assert errors(findings) == {}
     assert about(findings, "table public.orders").message == "Key: order_id."
@@ -68,7 +63,7 @@ def test_a_server_that_is_ready_has_no_errors(database: str) -> None:
 
 
 def test_checking_changes_nothing(database: str) -> None:
-    run(database, ORDERS)
+    run_sql(database, ORDERS)
     check(config(database), "shop")
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
@@ -78,7 +73,7 @@ def test_checking_changes_nothing(database: str) -> None:
 
 def test_the_remedies_of_a_role_without_privileges_mend_everything(database: str, role: tuple[str, str]) -> None:
     name, dsn = role
-    run(
+    run_sql(
         database,
         "CREATE SCHEMA sales",
         "CREATE TABLE sales.orders (id int PRIMARY KEY)",
@@ -96,7 +91,7 @@ def test_the_remedies_of_a_role_without_privileges_mend_everything(database: str
     # What cannot be asked yet shows only after the first remedies: two rounds must be enough.
     for _ in range(2):
         remedies = [finding.remedy for finding in errors_of(check(wanted, "shop")) if finding.remedy]
-        run(database, *remedies)
+        run_sql(database, *remedies)
     assert errors(check(wanted, "shop")) == {}
     assert name in found["role"].message
 
@@ -107,10 +102,10 @@ def errors_of(findings: list[Finding]) -> list[Finding]:
 
 def test_row_security_that_hides_rows_from_the_snapshot_is_an_error(database: str, role: tuple[str, str]) -> None:
     name, dsn = role
-    run(database, ORDERS, "ALTER TABLE orders ENABLE ROW LEVEL SECURITY", f'GRANT SELECT ON orders TO "{name}"')
+    run_sql(database, ORDERS, "ALTER TABLE orders ENABLE ROW LEVEL SECURITY", f'GRANT SELECT ON orders TO "{name}"')
     said = [finding for finding in check(config(dsn), "shop") if "Row security" in finding.message]
     assert [finding.severity for finding in said] == ["error"]
-    run(database, said[0].remedy or "")
+    run_sql(database, said[0].remedy or "")
     assert not [finding for finding in check(config(dsn), "shop") if "Row security" in finding.message]
 
 
@@ -162,8 +157,8 @@ def test_a_table_counts_as_identified_exactly_when_the_server_lets_its_updates_p
 
 
 def test_tables_without_identity_are_warned_of_or_refused(database: str) -> None:
-    run(database, "CREATE TABLE keyless (id int)", "CREATE TABLE whole (id int)")
-    run(database, "ALTER TABLE whole REPLICA IDENTITY FULL")
+    run_sql(database, "CREATE TABLE keyless (id int)", "CREATE TABLE whole (id int)")
+    run_sql(database, "ALTER TABLE whole REPLICA IDENTITY FULL")
     findings = check(config(database), "shop")
     assert errors(findings) == {}
     assert about(findings, "table public.keyless").severity == "warning"
@@ -174,7 +169,7 @@ def test_tables_without_identity_are_warned_of_or_refused(database: str) -> None
 
 
 def test_no_type_is_refused(database: str) -> None:
-    run(
+    run_sql(
         database,
         "CREATE TYPE mood AS ENUM ('good')",
         "CREATE DOMAIN short AS varchar(3)",
@@ -185,7 +180,7 @@ def test_no_type_is_refused(database: str) -> None:
 
 
 def test_patterns_that_select_nothing_are_named(database: str) -> None:
-    run(database, ORDERS, "CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY)")
+    run_sql(database, ORDERS, "CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY)")
     findings = check(config(database, tables=["public.*", "pubic.orders"]), "shop")
     assert "pubic.orders" in about(findings, "tables").message
     assert about(findings, "tables").severity == "warning"
@@ -195,7 +190,7 @@ def test_patterns_that_select_nothing_are_named(database: str) -> None:
 
 
 def test_the_columns_are_those_that_changes_will_have(database: str) -> None:
-    run(database, ORDERS, "CREATE TABLE made (id int PRIMARY KEY, w int GENERATED ALWAYS AS (id + 1) STORED)")
+    run_sql(database, ORDERS, "CREATE TABLE made (id int PRIMARY KEY, w int GENERATED ALWAYS AS (id + 1) STORED)")
     assert columns(config(database), "shop") == {
         "public.made": ["id"],
         "public.orders": ["order_id", "total", "at", "note"],
@@ -205,14 +200,14 @@ def test_the_columns_are_those_that_changes_will_have(database: str) -> None:
 
 def test_a_foreign_slot_of_the_same_name_is_an_error(database: str) -> None:
     slot = f"foreign_{uuid.uuid4().hex[:8]}"
-    run(database, ORDERS, f"SELECT pg_create_physical_replication_slot('{slot}')")
+    run_sql(database, ORDERS, f"SELECT pg_create_physical_replication_slot('{slot}')")
     try:
         findings = check(config(database, slot=slot), "shop")
         assert "somebody else's" in about(findings, f"slot {slot}").message
-        run(database, about(findings, f"slot {slot}").remedy or "")
+        run_sql(database, about(findings, f"slot {slot}").remedy or "")
         assert errors(check(config(database, slot=slot), "shop")) == {}
     finally:
-        run(
+        run_sql(
             database, f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}'"
         )
 
@@ -226,12 +221,12 @@ def test_a_foreign_slot_of_the_same_name_is_an_error(database: str) -> None:
     ],
 )
 def test_a_publication_that_does_not_fit_is_mended_by_its_remedy(database: str, statement: str, word: str) -> None:
-    run(database, ORDERS, statement)
+    run_sql(database, ORDERS, statement)
     if word == "every kind":
-        run(database, "ALTER PUBLICATION catchment_shop SET (publish_via_partition_root = true)")
+        run_sql(database, "ALTER PUBLICATION catchment_shop SET (publish_via_partition_root = true)")
     finding = errors(check(config(database), "shop"))["publication catchment_shop"]
     assert word in finding.message
-    run(database, finding.remedy or "")
+    run_sql(database, finding.remedy or "")
     assert errors(check(config(database), "shop")) == {}
 
 
@@ -242,7 +237,7 @@ def test_wal_level_slots_and_senders_of_the_server_are_checked() -> None:
     server = EmbeddedPostgres(directory / "server", settings={**settings, "max_slot_wal_keep_size": "64MB"})
     try:
         server.start()
-        run(server.dsn, ORDERS, "SELECT pg_create_physical_replication_slot('other')")
+        run_sql(server.dsn, ORDERS, "SELECT pg_create_physical_replication_slot('other')")
         findings = check(config(server.dsn), "shop")
         assert "`replica`" in about(findings, "wal_level").message
         assert (about(findings, "wal_level").remedy or "").startswith("ALTER SYSTEM SET wal_level = 'logical'")

@@ -20,6 +20,7 @@ from catchment.sinks.iceberg.bronze_table import bronze_name
 from catchment.sources.sample import Sampled
 from pipelines.lake import catch_up, query
 from seeds import first_seed
+from statements import run_sql
 
 PIPELINE = """\
 name: before
@@ -51,12 +52,6 @@ def told(suite: Suite) -> dict[str, tuple[str, int | None]]:
     return {rule.rule: (rule.status.value, rule.broken) for rule in suite}
 
 
-def fill(dsn: str, *statements: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
-
-
 ORDERS = (
     "CREATE TABLE orders (id bigint PRIMARY KEY, total numeric(12,2), made date, email text)",
     "INSERT INTO orders SELECT n, n - 3, '2024-01-01', n || '@example.com' FROM generate_series(1, 1000) n",
@@ -65,7 +60,7 @@ ORDERS = (
 
 
 def test_source_rows_are_judged_as_the_merge_would_and_nothing_is_left(database: str, tmp_path: Path) -> None:
-    fill(database, *ORDERS)
+    run_sql(database, *ORDERS)
     config = prepared(
         tmp_path,
         database,
@@ -97,7 +92,7 @@ def test_source_rows_are_judged_as_the_merge_would_and_nothing_is_left(database:
 
 
 def test_a_sample_is_bounded_and_comes_from_all_over_the_table(database: str, tmp_path: Path) -> None:
-    fill(
+    run_sql(
         database,
         "CREATE TABLE orders (id bigint PRIMARY KEY, filler text)",
         "INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, 20000) n",
@@ -113,7 +108,7 @@ def test_a_sample_is_bounded_and_comes_from_all_over_the_table(database: str, tm
 
 
 def test_a_table_that_cannot_be_read_or_is_not_there_is_told(database: str, tmp_path: Path) -> None:
-    fill(database, "CREATE SCHEMA other", "CREATE TABLE other.orders (id bigint PRIMARY KEY, tags text[])")
+    run_sql(database, "CREATE SCHEMA other", "CREATE TABLE other.orders (id bigint PRIMARY KEY, tags text[])")
     config = prepared(tmp_path, database, "type: not_null, column: id", table="other_orders")
     (rule,) = judged(config)
     assert (rule.status.value, rule.broken) == ("unjudged", None)
@@ -124,13 +119,13 @@ def test_a_table_that_cannot_be_read_or_is_not_there_is_told(database: str, tmp_
 
 
 def test_all_tables_are_read_at_one_moment(database: str, tmp_path: Path) -> None:
-    fill(database, *ORDERS, "CREATE TABLE parents (id bigint PRIMARY KEY)")
+    run_sql(database, *ORDERS, "CREATE TABLE parents (id bigint PRIMARY KEY)")
     config = prepared(tmp_path, database, "type: not_null, column: id")
     assert isinstance(config.source_config, Sampled)
     samples = config.source_config.sample(config.context, lambda table: True, None)
     first = next(samples)
     seen = sum(len(batch) for batch in first.batches)
-    fill(database, "INSERT INTO parents VALUES (1)", "DELETE FROM orders")
+    run_sql(database, "INSERT INTO parents VALUES (1)", "DELETE FROM orders")
     rows = [sum(len(batch) for batch in sample.batches) for sample in itertools.chain(samples)]
     assert (seen, rows) == (1002, [0])
 
@@ -146,7 +141,7 @@ def test_what_is_foretold_is_what_happens(database_18: str, tmp_path: Path) -> N
     seed = first_seed()
     print(f"replay with CATCHMENT_SEED={seed}")
     draw = random.Random(seed)
-    fill(
+    run_sql(
         database_18,
         "CREATE TABLE orders (id bigint PRIMARY KEY, total numeric(12,2), made date, score float8, free numeric, "
         "email text)",
@@ -161,7 +156,7 @@ def test_what_is_foretold_is_what_happens(database_18: str, tmp_path: Path) -> N
     rows = ", ".join(
         f"({number}, {', '.join(draw.choice(values) for values in choices.values())})" for number in range(2_000)
     )
-    fill(database_18, f"INSERT INTO orders VALUES {rows}")
+    run_sql(database_18, f"INSERT INTO orders VALUES {rows}")
     config = prepared(
         tmp_path,
         database_18,

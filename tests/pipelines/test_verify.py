@@ -34,6 +34,7 @@ from pipelines import workload
 from pipelines.lake import COMMAND, catch_up, end, run, start, write_pipeline
 from pipelines.workload import Workload
 from seeds import first_seed
+from statements import run_sql
 from waiting import wait_for
 
 
@@ -50,12 +51,6 @@ def only(verdict: Verdict) -> TableResult:
 def told(one: TableResult) -> tuple[object, ...]:
     """What there is to know of a table that is not equal."""
     return one.table, one.outcome, one.reason, one.missing, one.extra, one.different, one.columns
-
-
-def run_sql(dsn: str, *statements: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 def test_a_lake_that_was_filled_is_equal_and_the_slot_is_gone(database: str, tmp_path: Path) -> None:
