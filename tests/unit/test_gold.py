@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -132,3 +133,10 @@ def test_the_shops_models_load_and_say_what_they_are() -> None:
         *("sales_kpis", "sales_trends", "user_analytics"),
     }
     assert all(model.key and model.description for model in models)
+
+
+def test_the_gadgets_example_copied_as_cp_does_has_the_demos_models(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "gadgets"
+    copied = shutil.copytree(example, tmp_path / "mine", symlinks=True)
+    demos = load_models(Path(catchment.demo.__file__).parent / "gadgets" / "gold")
+    assert [(one.name, one.sql) for one in load_models(copied / "gold")] == [(one.name, one.sql) for one in demos]
