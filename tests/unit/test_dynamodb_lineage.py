@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from catchment.change import ChangeBatch
 from catchment.component import BuildContext
-from catchment.progress import Progress, resume_point
+from catchment.progress import ALL_CHUNKS, Progress, resume_point
 from catchment.sources.base import DeadLetter, Idle, TransactionEnd
 from catchment.sources.dynamodb import source as dynamodb_source
 from catchment.sources.dynamodb.config import DynamoDbSourceConfig
@@ -233,6 +233,32 @@ def item(key: str, value: int) -> dict[str, Any]:
     return {"orderid": {"S": key}, "value": {"N": str(value)}}
 
 
+class BusyTable(PlayedTable):
+    """Its many shards have a further page whenever they are asked: somebody always waits with changes."""
+
+    @at_once
+    def enable(self) -> None:
+        super().enable()
+        for _ in range(24):
+            self._add(None)
+
+    @at_once
+    def get_records(self, ShardIterator: str, **_: Any) -> dict[str, Any]:  # noqa: N803 - AWS's names
+        arn, name, _after = ShardIterator.split("|")
+        shard = self._shard(arn, name)
+        key, number = f"of {name}", self._number
+        self._number += 3
+        images = [item(key, one) for one in range(number, number + 4)]
+        shard.records = [
+            {"eventID": f"e{at}", "eventName": "MODIFY", "eventVersion": "1.1", "awsRegion": "us-east-1"}
+            | {"eventSource": "aws:dynamodb", "dynamodb": {"Keys": {"orderid": {"S": key}}, "OldImage": old}}
+            for at, old in enumerate(images[:-1], number)
+        ]
+        for at, (record, new) in enumerate(zip(shard.records, images[1:], strict=True), number + 1):
+            record["dynamodb"] |= {"NewImage": new, "SequenceNumber": str(at)}
+        return {"Records": shard.records, "NextShardIterator": f"{arn}|{name}|0"}
+
+
 class Lake:
     """A sink: keeps changes and progress together at boundaries, whenever it is flushed."""
 
@@ -298,18 +324,46 @@ def test_silver_is_the_table_whatever_happens_to_its_shards(round_: int, monkeyp
         lake.expect_each_change_once()
 
 
-def _capture(table: PlayedTable, lakes: list[Lake], rng: random.Random, *, whole: bool) -> None:
-    """One run, broken off somewhere, while the table is written to; or up to the table as it is."""
-    config = DynamoDbSourceConfig.model_validate(
+def test_a_table_is_scanned_though_its_stream_never_rests_and_the_stream_is_read_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = BusyTable(random.Random(replay_seed()))
+    table.items = {f"{number}": number for number in range(300)}
+    monkeypatch.setattr(dynamodb_source, "aws_client", lambda *_: table)
+    source = _config().build(BuildContext("test", None))  # type: ignore[arg-type]
+    rows = {"scanned": 0, "streamed": 0}
+    try:
+        source.open(None)
+        snapshot: frozenset[str] = frozenset()
+        while snapshot != ALL_CHUNKS:
+            event = source.next(10.0)
+            if isinstance(event, ChangeBatch):
+                rows["streamed" if event.chunk is None else "scanned"] += len(event)
+            elif isinstance(event, TransactionEnd):
+                snapshot = event.progress.chunks.get(f"dynamodb.{TABLE}@1", frozenset())
+            assert rows["streamed"] < 10 * len(table.items), "the stream leaves no turn to the scan"
+    finally:
+        source.close()
+    assert rows["scanned"] == len(table.items)
+    assert rows["streamed"] > len(table.items) / 5
+
+
+def _config(**options: Any) -> DynamoDbSourceConfig:
+    return DynamoDbSourceConfig.model_validate(
         {
             "type": "dynamodb",
             "tables": [TABLE],
             "columns": {TABLE: {"value": "decimal(38,0)"}},
             "scan_segment_bytes": 1024,
             "stream_check_interval_seconds": 0.05,
+            **options,
         }
     )
-    source = config.build(BuildContext("test", None))  # type: ignore[arg-type]
+
+
+def _capture(table: PlayedTable, lakes: list[Lake], rng: random.Random, *, whole: bool) -> None:
+    """One run, broken off somewhere, while the table is written to; or up to the table as it is."""
+    source = _config().build(BuildContext("test", None))  # type: ignore[arg-type]
     left = rng.randrange(1, 40)
     try:
         source.open(resume_point(lake.held for lake in lakes))

@@ -70,6 +70,8 @@ class TableCapture:
         self._reader: ShardReader | None = None
         self._scan: TableScan | None = None
         self._segment: int | None = None
+        # So many changes go before the next segment, if they are there: as many as the last one had rows.
+        self._owed = 0
         self._asked: tuple[float, int] | None = None
         self._noted_at = time.monotonic()
         self._checked_at = time.monotonic()
@@ -172,20 +174,30 @@ class TableCapture:
 
     def take(self) -> list[Event]:
         """What there is now, up to a boundary (or within a segment); empty when there is nothing."""
-        if self._segment is None:
-            try:
-                page = self._opened().next(0.0)
-            except PositionLost as lost:
-                return list(self._begin_generation(lost))
-            if page is not None:
-                return [*self._page(page), *self._note_tip()]
-        if self._scan is not None:
-            items = self._scan.take()
-            if items is not None:
-                return self._items(self._scan, items)
-        if self._segment is None:
-            return [*self._note_tip(), *self._check_stream()]
-        return []
+        if self._segment is not None:
+            return self._scanned() or []
+        turns = (self._scanned, self._streamed) if self._owed == 0 else (self._streamed, self._scanned)
+        for turn in turns:
+            if (events := turn()) is not None:
+                return events
+        return [*self._note_tip(), *self._check_stream()]
+
+    def _streamed(self) -> list[Event] | None:
+        """The next page of the stream; None when there is none yet."""
+        try:
+            page = self._opened().next(0.0)
+        except PositionLost as lost:
+            return list(self._begin_generation(lost))
+        if page is None:
+            return None
+        self._owed = max(0, self._owed - len(page.records))
+        return [*self._page(page), *self._note_tip()]
+
+    def _scanned(self) -> list[Event] | None:
+        """The next page of the scan; None when there is none yet."""
+        scan = self._scan
+        items = scan.take() if scan is not None else None
+        return None if scan is None or items is None else self._items(scan, items)
 
     def _opened(self) -> ShardReader:
         if self._reader is None:
@@ -216,6 +228,7 @@ class TableCapture:
         failpoint.reach("decoded")
         if page.last:
             self._segment = None
+            self._owed = max(1, self._ordinal)
             events.append(self._boundary(Progress({}, {self.snapshot: frozenset({name})})))
             if scan.finished:
                 scan.stop()
