@@ -95,22 +95,41 @@ def two_ranges(seed: int, slot: str = "a") -> ScriptedSystem:
     )
 
 
+def expect_once_after_a_break(harness: BreakingHarness, seed: int, break_at: int) -> None:
+    """Break off at this step, then run again."""
+    system = two_ranges(seed)
+    harness.break_at = break_at
+    assert not run(harness, system, flush_every=8)
+    expect_no_change_under_two_names(harness)
+    harness.break_at = None
+    # Flushes come at other places than before: the range that was begun must still end where it did.
+    assert run(harness, system, flush_every=1 + break_at % 5, overlap=break_at % 3, group=1 + break_at % 2)
+    expect(harness, system, across_lanes=False)
+    expect_no_change_under_two_names(harness)
+
+
 def test_broken_off_at_every_step_every_change_is_there_once(tmp_path: Path) -> None:
     seed = replay_seed()
     whole = BreakingHarness(tmp_path / "whole")
     assert run(whole, two_ranges(seed), flush_every=8)
     assert len(list(complete_ranges(whole.directory))) == 2
     for break_at in range(1, whole.store.steps + 1):
-        harness, system = BreakingHarness(tmp_path / str(break_at)), two_ranges(seed)
-        harness.break_at = break_at
-        assert not run(harness, system, flush_every=8)
-        expect_no_change_under_two_names(harness)
-        harness.break_at = None
-        # Flushes come at other places than before: the range that was begun must still end where it did.
-        assert run(harness, system, flush_every=1 + break_at % 5, overlap=break_at % 3, group=1 + break_at % 2)
-        expect(harness, system, across_lanes=False)
-        expect_no_change_under_two_names(harness)
+        harness = BreakingHarness(tmp_path / str(break_at))
+        expect_once_after_a_break(harness, seed, break_at)
         expect_only_complete_files(harness)
+
+
+def expect_once_after_many_breaks(harness: BreakingHarness, seed: int, rng: random.Random) -> None:
+    """Break off anywhere, eight times, then run to the end."""
+    system = ScriptedSystem(*make_script(seed, steps=15))
+    for _ in range(8):
+        harness.break_at = rng.randrange(1, 60)
+        flush_every, overlap, group = rng.randrange(1, 12), rng.randrange(3), rng.randrange(1, 4)
+        run(harness, system, flush_every=flush_every, overlap=overlap, group=group)
+        expect_no_change_under_two_names(harness)
+    harness.break_at = None
+    assert run(harness, system, flush_every=7)
+    expect(harness, system, across_lanes=False)
 
 
 def test_broken_off_again_and_again_every_change_is_there_once(tmp_path: Path) -> None:
@@ -118,15 +137,7 @@ def test_broken_off_again_and_again_every_change_is_there_once(tmp_path: Path) -
     rng = random.Random(seed)
     for round_ in range(6):
         harness = BreakingHarness(tmp_path / str(round_))
-        system = ScriptedSystem(*make_script(seed + round_, steps=15))
-        for _ in range(8):
-            harness.break_at = rng.randrange(1, 60)
-            flush_every, overlap, group = rng.randrange(1, 12), rng.randrange(3), rng.randrange(1, 4)
-            run(harness, system, flush_every=flush_every, overlap=overlap, group=group)
-            expect_no_change_under_two_names(harness)
-        harness.break_at = None
-        assert run(harness, system, flush_every=7)
-        expect(harness, system, across_lanes=False)
+        expect_once_after_many_breaks(harness, seed + round_, rng)
         expect_only_complete_files(harness)
 
 

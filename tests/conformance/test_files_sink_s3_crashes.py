@@ -30,6 +30,8 @@ from conformance.bucket_harness import BreakingBucketHarness, key_of, keys, new_
 from conformance.test_files_sink_crashes import (
     begin_and_break,
     expect_no_change_under_two_names,
+    expect_once_after_a_break,
+    expect_once_after_many_breaks,
     expect_only_complete_files,
     run,
     two_ranges,
@@ -43,14 +45,8 @@ def test_broken_off_at_every_step_every_change_is_there_once(aws: AwsAccount, tm
     whole = BreakingBucketHarness(aws, tmp_path)
     assert run(whole, two_ranges(seed), flush_every=8)
     for break_at in range(1 + part, whole.store.steps + 1, 12):
-        harness, system = BreakingBucketHarness(aws, tmp_path), two_ranges(seed)
-        harness.break_at = break_at
-        assert not run(harness, system, flush_every=8)
-        expect_no_change_under_two_names(harness)
-        harness.break_at = None
-        assert run(harness, system, flush_every=1 + break_at % 5, overlap=break_at % 3, group=1 + break_at % 2)
-        expect(harness, system, across_lanes=False)
-        expect_no_change_under_two_names(harness)
+        harness = BreakingBucketHarness(aws, tmp_path)
+        expect_once_after_a_break(harness, seed, break_at)
         expect_only_complete_objects(harness)
 
 
@@ -68,16 +64,8 @@ def expect_only_complete_objects(harness: BreakingBucketHarness) -> None:
 @pytest.mark.timeout(900)
 def test_broken_off_again_and_again_every_change_is_there_once(aws: AwsAccount, tmp_path: Path) -> None:
     seed = replay_seed()
-    rng = random.Random(seed)
-    harness, system = BreakingBucketHarness(aws, tmp_path), ScriptedSystem(*make_script(seed, steps=15))
-    for _ in range(8):
-        harness.break_at = rng.randrange(1, 60)
-        flush_every, overlap, group = rng.randrange(1, 12), rng.randrange(3), rng.randrange(1, 4)
-        run(harness, system, flush_every=flush_every, overlap=overlap, group=group)
-        expect_no_change_under_two_names(harness)
-    harness.break_at = None
-    assert run(harness, system, flush_every=7)
-    expect(harness, system, across_lanes=False)
+    harness = BreakingBucketHarness(aws, tmp_path)
+    expect_once_after_many_breaks(harness, seed, random.Random(seed))
     expect_only_complete_objects(harness)
 
 
