@@ -60,13 +60,20 @@ def read(path: Path, environ: Mapping[str, str], *, expected: str = PIPELINE_FIL
     """
     text = _text(path)
     try:
+        return _document(path, text, environ, expected)
+    except RecursionError:
+        raise ConfigError(f"{path}: this is nested too deeply. Write it with fewer levels.") from None
+
+
+def _document(path: Path, text: str, environ: Mapping[str, str], expected: str) -> Document:
+    try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise ConfigError(f"{path}:{line}: this is not YAML: {error.problem or error.context}.") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: this is not YAML: {error}.") from error
+        raise ConfigError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:1: {expected}")
     variables = {**_dot_env(path.parent / ".env"), **environ}
@@ -86,8 +93,10 @@ def _text(path: Path) -> str:
         ) from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a directory. Give the path of the pipeline.yaml in it.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text in UTF-8. Save it in that encoding.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}. Check its rights.") from error
 
 
 class _Reader:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -13,6 +14,25 @@ from catchment.document import Document, Place
 
 WRONG_TYPE = "component_type"
 """The pydantic error type for a `type:` that is missing or unknown."""
+
+_LIST = "is a list: write it as [a, b], or each entry on a line of its own after `- `"
+_SECTION = "is a section: write its keys on lines of their own below it, indented"
+_SHAPES = {
+    "string_type": "is text; put quotes around it",
+    "list_type": _LIST,
+    "tuple_type": _LIST,
+    "dict_type": _SECTION,
+    "mapping_type": _SECTION,
+    "model_type": _SECTION,
+    "model_attributes_type": _SECTION,
+}
+"""What a value of the wrong kind should be, by pydantic's error type."""
+
+_FORMS = {
+    "^[a-z][a-z0-9_-]*$": "has only lower-case letters, digits, `_` and `-`, and begins with a letter",
+    "^[a-z][a-z0-9_]*$": "has only lower-case letters, digits and `_`, and begins with a letter",
+}
+"""Patterns of names, in words."""
 
 Keys = Callable[[Place], Sequence[str]]
 """The keys that the mapping at a place may have."""
@@ -38,10 +58,29 @@ def _message(details: ErrorDetails, place: Place, keys: Keys) -> str:
     if kind in ("literal_error", "enum"):
         options = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
         return _sentence(f"`{name}` is one of {', '.join(options)}{_meant(str(details['input']), options)}")
-    if kind == "string_type":
-        return f"`{name}` is text; put quotes around it."
+    if kind.endswith("_type") and kind != WRONG_TYPE and details["input"] is None:
+        return f"`{name}` is empty; give it a value, or take the key out."
+    plain = _SHAPES.get(kind) or _bound(kind, details.get("ctx", {}))
+    if plain is not None:
+        return f"`{name}` {plain}."
     said = details["msg"].removeprefix("Value error, ")
+    if said.startswith("Input should "):
+        return _sentence(f"`{name}` {said.removeprefix('Input ')}")
     return _sentence(f"`{name}`: {said}" if name else said)
+
+
+def _bound(kind: str, ctx: Mapping[str, Any]) -> str | None:
+    """What a value must be that was too long, too short, or of another form."""
+    if kind == "string_pattern_mismatch":
+        pattern = str(ctx["pattern"])
+        return _FORMS.get(pattern, f"does not have the form `{pattern}`")
+    if kind == "string_too_long":
+        return f"has at most {ctx['max_length']} characters"
+    if kind == "string_too_short":
+        return f"has at least {ctx['min_length']} character{'s' if ctx['min_length'] != 1 else ''}"
+    if kind == "too_short":
+        return "needs at least one entry" if ctx["min_length"] == 1 else f"needs at least {ctx['min_length']} entries"
+    return None
 
 
 def _sentence(text: str) -> str:

@@ -144,6 +144,24 @@ def test_a_missing_variable_is_named_with_its_line(write: Write) -> None:
         ("type: iceberg,", "type: icebrg,", 17, ["sinks[0].type", "no sink of type `icebrg`", "iceberg"]),
         ("  gold: gold/", "  gold: [a", 16, ["YAML"]),
         ("  gold: gold/", "  gold: !!int x", 15, ["no int"]),
+        ("name: shop", "name:", 1, ["`name` is empty", "give it a value"]),
+        ("name: shop", "name: Shop", 1, ["lower-case letters, digits, `_` and `-`"]),
+        ("name: shop", f"name: {'a' * 46}", 1, ["`name` has at most 45 characters"]),
+        ("  exclude: [public.audit]", "  exclude: public.audit", 7, ["`source.exclude` is a list", "- "]),
+        ("  exclude: [public.audit]", "  slot: Shop-1", 7, ["`source.slot`", "`^[a-z0-9_]{1,63}$`"]),
+        (
+            "  exclude: [public.audit]",
+            "  snapshot_chunk_bytes: 1",
+            7,
+            ["`source.snapshot_chunk_bytes` should be greater"],
+        ),
+        (
+            "  - {type: iceberg, flush_interval_seconds: 2, flush_rows: 5}",
+            "  []",
+            16,
+            ["`sinks` needs at least one entry"],
+        ),
+        ("  gold: gold/", "  maintenance: soon", 15, ["`lakehouse.maintenance` is a section", "below it"]),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(write: Write, old: str, new: str, line: int, words: list[str]) -> None:
@@ -152,6 +170,20 @@ def test_what_is_wrong_is_named_with_its_line(write: Write, old: str, new: str, 
     assert f"pipeline.yaml:{line}: " in said
     for word in words:
         assert word in said
+
+
+def test_a_file_that_is_nested_without_end_is_refused(write: Write) -> None:
+    assert "pipeline.yaml: this is nested too deeply" in complaint(write(f"name: {'[' * 5000}{']' * 5000}\n"))
+
+
+def test_a_file_that_is_no_utf_8_is_refused_with_what_to_do(write: Write) -> None:
+    path = write(WHOLE)
+    path.write_bytes(WHOLE.encode("utf-16"))
+    assert "pipeline.yaml is not text in UTF-8. Save it in that encoding." in complaint(path)
+    path.write_bytes(b"name: a\0b\n")
+    said = complaint(path)
+    assert "this is not YAML" in said
+    assert "\n" not in said
 
 
 def test_everything_that_is_wrong_is_said_at_once_in_order(write: Write) -> None:
