@@ -195,3 +195,41 @@ def test_a_table_that_gets_another_key_is_built_anew(database_18: str, tmp_path:
         )
         catch_up(pipeline)
         assert outcome(pipeline) is Outcome.EQUAL, statement
+
+
+KEY_TYPES = [
+    "numeric(12,2)",
+    "text USING 'n' || (id * 2)",
+    "text USING 'm' || id",
+    "uuid USING md5(id)::uuid",
+    "bytea USING uuid_send(id)",
+    "bigint USING length(note)",
+]
+"""Each gives every row another key, the last one in a column that held it before."""
+
+
+def test_a_key_that_gets_another_type_tells_rows_apart_again(database_18: str, tmp_path: Path) -> None:
+    run_sql(
+        database_18,
+        "CREATE TABLE accounts (id bigint, kind int, name text, note text, PRIMARY KEY (id, kind))",
+        "INSERT INTO accounts SELECT g, g % 2, 'name ' || g, repeat('x', g) FROM generate_series(1, 50) g",
+    )
+    pipeline = write_pipeline(tmp_path, database_18)
+    pipeline.write_text(pipeline.read_text().replace("lakehouse:", "lakehouse:\n  history: [accounts]"))
+    catch_up(pipeline)
+    for number, kind in enumerate(KEY_TYPES):
+        run_sql(
+            database_18,
+            f"DELETE FROM accounts WHERE name = 'name {8 * number + 1}'",
+            f"ALTER TABLE accounts ALTER id TYPE {kind}",
+            f"UPDATE accounts SET kind = 2 WHERE name = 'name {8 * number + 2}'",
+            f"DELETE FROM accounts WHERE name = 'name {8 * number + 3}'",
+        )
+        catch_up(pipeline)
+        rows = 50 - 2 * (number + 1)
+        assert outcome(pipeline) is Outcome.EQUAL, kind
+        for view in ("current.accounts", "silver.accounts", "(FROM silver.accounts_history WHERE is_current)"):
+            assert query(pipeline, f"SELECT count(*), count(DISTINCT name) FROM {view}") == [(rows, rows)], (kind, view)
+    run_sql(database_18, "UPDATE accounts SET note = 'later' WHERE id > 40", "DELETE FROM accounts WHERE id < 20")
+    catch_up(pipeline)
+    assert outcome(pipeline) is Outcome.EQUAL

@@ -7,14 +7,33 @@ import pytest
 from catchment.sources.postgres.table_form import TableForm, _digest
 
 
-def form(*names: str | None, files: str = "f", ddl: str = "d", key: str = "k", late: str | None = None) -> TableForm:
+def form(
+    *names: str | None, files: str = "f", ddl: str = "d", key: str = "k", late: str | None = None, key_ddl: str = ""
+) -> TableForm:
     columns = tuple("0000" if name is None else _digest(name) for name in names)
-    return TableForm(files, ddl, key, columns, frozenset({late} if late else ()))
+    return TableForm(files, ddl, key, columns, frozenset({late} if late else ()), key_ddl)
 
 
 def test_a_form_reads_back() -> None:
-    one = form("a", None, "b", late="b")
-    assert TableForm.parse(str(one)) == form("a", None, "b")
+    one = form("a", None, "b", late="b", key_ddl="i")
+    assert TableForm.parse(str(one)) == form("a", None, "b", key_ddl="i")
+    assert TableForm.parse(str(one).rpartition(".")[0]) == form("a", None, "b"), "as an older Catchment kept it"
+
+
+@pytest.mark.parametrize(
+    ("now", "otherwise"),
+    [
+        (form("c", "b", ddl="other", key="other", key_ddl="i"), True),
+        (form("a", "b", ddl="other", files="other", key_ddl="j"), True),
+        (form("a", "b", ddl="other", files="other", key_ddl="i"), False),
+        (form("a", "b", ddl="other", key_ddl="j"), False),
+    ],
+    ids=["another key", "another type", "another type of another column", "statistics of the key"],
+)
+def test_rows_with_other_keys_are_told(now: TableForm, otherwise: bool) -> None:
+    assert now.tells_rows_apart_otherwise(form("a", "b", key_ddl="i")) is otherwise
+    unknown = form("a", "b")
+    assert now.tells_rows_apart_otherwise(unknown) is (otherwise and now.key != unknown.key)
 
 
 @pytest.mark.parametrize(

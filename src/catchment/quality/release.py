@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from catchment.errors import ConfigError, SinkRefused
 from catchment.lakehouse.properties import PINNED
+from catchment.lakehouse.reading.replay import key_columns, source_key
 from catchment.lakehouse.recovery.rollback import silver_table
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.apart import bringing_up
@@ -41,7 +42,7 @@ def release(writer: LakeWriter, task: Task) -> Mapping[str, Any]:
             raise ConfigError(f"{silver.name} has no quarantine: no rule of severity `quarantine` was ever about it.")
     given = task.arguments.get("keys")
     with bringing_up(writer, name) as apart:
-        wanted = None if given is None else [wanted_key(one, apart.silver.key) for one in given]
+        wanted = None if given is None else [wanted_key(one, apart.silver.source_key) for one in given]
         found = let_out(apart.silver, wanted)
         if found:
             apart.put_in_place(task, {}, f"Rows of {silver.name} were released by a command.")
@@ -94,7 +95,11 @@ def _listed(text: str) -> list[str]:
 
 
 def _texts(rows: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
-    columns = [pc.cast(rows.column(name), pa.string()) for name in key]
+    columns = []
+    for name in source_key(key):
+        # After a change of its type the newest column has the value.
+        held = [pc.cast(rows.column(one), pa.string()) for one in reversed(key_columns([name], key))]
+        columns.append(pc.coalesce(*held))
     return columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, _BETWEEN)
 
 

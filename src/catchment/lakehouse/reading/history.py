@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from catchment.lakehouse.properties import KEY, KIND
 from catchment.lakehouse.reading.bronze import Unreadable
 from catchment.lakehouse.reading.current import may_be_unrepresentable
-from catchment.lakehouse.reading.replay import source_column
+from catchment.lakehouse.reading.replay import source_column, source_key
 from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class _History:
     def __init__(self, versions: str, key: tuple[str, ...], columns: tuple[str, ...], uncertain: list[str]) -> None:
         self._versions = versions
         self._columns = columns
+        key = source_key(key)
         self._keys = tuple(self._key(name, as_text=name in uncertain) for name in key)
         self._partition = ", ".join(f"key_{i}" for i in range(len(key)))
         # A filter by a key that is a column reaches the files only if the key itself is what is selected.

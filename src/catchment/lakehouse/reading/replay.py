@@ -69,6 +69,16 @@ def source_column(name: str, columns: Sequence[str]) -> str:
     return versioned["source"] if versioned and versioned["source"] in columns else name
 
 
+def key_columns(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """All columns that hold a key, or held it: a key that changed its type lives on in `<name>__v2`."""
+    return tuple(one for name in key for one in columns if one == name or source_column(one, columns) == name)
+
+
+def source_key(key: Sequence[str]) -> tuple[str, ...]:
+    """The inverse of `key_columns`: what the source calls them."""
+    return tuple(dict.fromkeys(source_column(name, key) for name in key))
+
+
 class Replay:
     """A SELECT of the current rows of `changes` (a relation of the envelope).
 

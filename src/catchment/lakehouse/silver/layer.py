@@ -13,6 +13,7 @@ from catchment.errors import ConfigError
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.properties import BRONZE_SINCE, KEY, MARKER
+from catchment.lakehouse.reading.replay import key_columns
 from catchment.lakehouse.silver.keyed_table import KeyedTable
 from catchment.lakehouse.silver.table import OUR_COLUMNS, SilverPlan, SilverTable, Submit
 from catchment.lakehouse.table import LakeTable
@@ -50,7 +51,7 @@ class SilverLayer:
         self._tables: dict[str, SilverTable] = {}
         self._told: set[str] = set()
         self.waiting: set[str] = set()
-        """Tables whose key bronze does not have yet, until its next commit: a key column was renamed."""
+        """Tables whose key bronze does not have yet, until its next commit: a key column got another name or type."""
 
     def table(self, name: str, key: Sequence[str] | None = None) -> SilverTable | None:
         """The silver table of a bronze one, holding all that bronze does; None where there is to be none.
@@ -59,7 +60,7 @@ class SilverLayer:
         """
         with self._writer.lock:
             known = self._tables.get(name)
-            if known is None or (key is not None and tuple(key) != known.key):
+            if known is None or (key is not None and tuple(key) != known.source_key):
                 bronze = self._writer.existing(("bronze", name))
                 if bronze is None or not self._wanted(name):
                     return None
@@ -83,6 +84,13 @@ class SilverLayer:
             which = ", ".join(sorted(taken))
             log.warning("There is no silver.%s: its source has a column %s, and so would silver.", name, which)
         return bool(taken)
+
+    def lacks_key(self, silver: SilverTable, columns: Sequence[str]) -> bool:
+        """Does its key live on in another one of bronze's columns? Then silver can follow from the next opening on."""
+        lacking = not set(key_columns(silver.source_key, columns)) <= set(silver.key)
+        if lacking:
+            self.waiting.add(silver.name)
+        return lacking
 
     def opened(self) -> list[SilverTable]:
         """The tables that are open now."""

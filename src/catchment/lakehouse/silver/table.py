@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement, file_schema
 from catchment.lakehouse.properties import KEY, KIND, PINNED, PIPELINE, TABLE, marker_of
+from catchment.lakehouse.reading.replay import key_columns
 from catchment.lakehouse.silver.bronze_changes import bronze_changes
 from catchment.lakehouse.silver.fold import (
     DELETE,
@@ -131,15 +132,16 @@ class SilverTable:
         submit: Submit,
         name: str | None = None,
     ) -> None:
-        """name: of the silver table, where it is not that of bronze's."""
+        """key: the source's. name: of the silver table, where it is not that of bronze's."""
         self.name = name or bronze.table.name()[-1]
-        self.key = tuple(key)
+        row = file_schema(bronze.metadata.schema()).field("after").type
+        self.source_key = tuple(key)
+        self.key = key_columns(key, row.names)
         self._writer = writer
         self._bronze = bronze
         self._directory = directory
         self._plan = plan
         self._submit = submit
-        row = file_schema(bronze.metadata.schema()).field("after").type
         self.main = self._keyed(self.name, "silver", row)
         rules = plan.rules.row_rules if plan.rules is not None else ()
         quarantines = any(rule.severity is Severity.QUARANTINE for rule in rules)

@@ -7,6 +7,7 @@ import json
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
+from pyiceberg.types import StructType
 
 from catchment.change import ChangeBatch
 from catchment.errors import SinkRefused
@@ -80,6 +81,12 @@ class BronzeTable:
     def source(self) -> TableId:
         """The table at the source."""
         return self._schema.table
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of its rows from the next commit on."""
+        row = self._iceberg.find_field("after").field_type
+        return [field.name for field in row.fields] if isinstance(row, StructType) else []
 
     @property
     def size(self) -> int:

@@ -79,14 +79,18 @@ class IcebergSink:
         return self._held
 
     def schema_change(self, schema: TableSchema) -> None:
-        self._table(schema).change_schema(schema)
+        bronze = self._table(schema)
+        bronze.change_schema(schema)
         silver = self._silver.get(schema.table)
         assert self._layer is not None  # noqa: S101 - tells the type checker
-        if silver is not None and self._layer.clashes(silver.name, [column.name for column in schema.columns]):
-            # From here on there is none; what was not merged of it yet is in bronze.
+        if silver is not None and (
+            self._layer.clashes(silver.name, [column.name for column in schema.columns])
+            or self._layer.lacks_key(silver, bronze.columns)
+        ):
+            # From here on there is none, for now or for good; what was not merged of it yet is in bronze.
             del self._silver[schema.table]
             self._reading.discard(schema.table)
-        elif silver is not None and schema.key != silver.key:
+        elif silver is not None and schema.key != silver.source_key:
             raise SinkUnavailable(f"Table {schema.table} has another key now; its silver table is built anew.")
         self._schemas.append(schema)
 
@@ -164,7 +168,7 @@ class IcebergSink:
         return progress
 
     def _look_for_keys(self, committed: list[TableId]) -> None:
-        """A renamed key column is in bronze now: silver can follow it, from the next opening on."""
+        """A key column's new name or type is in bronze now: silver can follow it, from the next opening on."""
         waiting = self._layer.waiting if self._layer is not None else set()
         for table in committed:
             if bronze_name(table)[-1] in waiting:

@@ -40,7 +40,7 @@ ADMITTED = "0/admitted"
 REWRITTEN = "0/rewritten"
 """A chunk of nothing: its table's rows changed without a change being sent, and they are to be read again."""
 REKEYED = "0/rekeyed"
-"""The same for a table that has another key: rows from before are told apart by the old one, so they go first."""
+"""The same for a table whose key is another, or has another type: rows are told apart otherwise, so the old ones go."""
 ANEW = frozenset({ADMITTED, REKEYED})
 """What a table that is read from its beginning, after a truncate, is marked with."""
 _NOTHING = frozenset(name.partition("/")[2] for name in (*ANEW, REWRITTEN))

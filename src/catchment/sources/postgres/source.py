@@ -382,7 +382,7 @@ class PostgresSource:
         """Tables whose rows DDL changed without a change being sent: marked, so that they are read again.
 
         Their rows as they are now go on top of those that the lake has: nobody sees the table without rows meanwhile,
-        unless its key is another.
+        unless its key is another, or has another type.
         """
         if self._config.snapshot == "never":
             return []
@@ -397,7 +397,7 @@ class PostgresSource:
             lsn = current_lsn(self._connection)
             progress = keeping(table, new, lsn)
             if old is not None and (why := new.changed_rows_since(old)) is not None and self._rereads(table, why):
-                mark = frozenset({snapshot.REKEYED if new.key != old.key else snapshot.REWRITTEN})
+                mark = frozenset({snapshot.REKEYED if new.tells_rows_apart_otherwise(old) else snapshot.REWRITTEN})
                 progress = progress.join(Progress({}, {f"{table.id}@{table.oid}/{lsn:X}": mark}))
                 marked.append(table)
             self._decoder.progress = self._decoder.progress.join(progress)

@@ -33,6 +33,9 @@ SELECT c.oid::int8,
      SELECT c.oid UNION SELECT relid::oid FROM pg_partition_tree(c.oid))),
   (SELECT string_agg(a.attname::text, ',' ORDER BY a.attnum) FROM pg_index i JOIN pg_attribute a
      ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[])
+   WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END),
+  (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum) FROM pg_index i JOIN pg_attribute a
+     ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND a.atttypid NOT IN (20, 21, 23)
    WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
 FROM pg_class c WHERE c.oid = ANY(%s::oid[])
 """
@@ -44,7 +47,8 @@ class TableForm:
 
     key: of the key's columns' names. columns: four hex digits of each column's name, `0000` for one that is no more.
     late: names of columns that rows from before have by a default alone; known of the catalog as it is now, not of
-    what was kept.
+    what was kept. key_ddl: which DDL wrote those of the key's columns that are no integers (integers only grow wider);
+    empty where an older Catchment kept the form.
     """
 
     files: str
@@ -52,21 +56,25 @@ class TableForm:
     key: str
     columns: tuple[str, ...]
     late: frozenset[str] = frozenset()
+    key_ddl: str = ""
 
     def __str__(self) -> str:
-        return f"{self.files}.{self.ddl}.{self.key}.{''.join(self.columns)}"
+        return f"{self.files}.{self.ddl}.{self.key}.{''.join(self.columns)}.{self.key_ddl}"
 
     @classmethod
     def parse(cls, text: str) -> TableForm:
         """The inverse of str(), without `late`."""
-        files, ddl, key, columns = text.split(".")
-        return cls(files, ddl, key, tuple(columns[at : at + 4] for at in range(0, len(columns), 4)))
+        files, ddl, key, columns, *later = text.split(".")
+        names = tuple(columns[at : at + 4] for at in range(0, len(columns), 4))
+        return cls(files, ddl, key, names, key_ddl=later[0] if later else "")
 
     def changed_rows_since(self, old: TableForm) -> str | None:
         """What has changed rows, since the table had the old form, without a change being sent; None for nothing."""
         if self.key != old.key:
             return "it has another key"
-        if self.files != old.files and self.ddl != old.ddl:
+        if self.tells_rows_apart_otherwise(old):
+            return "its key has another type"
+        if self._rewritten_since(old):
             return "it was rewritten"
         known = list(zip(old.columns, self.columns, strict=False))
         if any(before != now for before, now in known if _DROPPED not in (before, now)):
@@ -77,6 +85,13 @@ class TableForm:
         if set(added) & {_digest(name) for name in self.late}:
             return "a column was added with a default"
         return None
+
+    def tells_rows_apart_otherwise(self, old: TableForm) -> bool:
+        """Have rows other keys than they had? Then the old rows have to go first."""
+        return self.key != old.key or (self._rewritten_since(old) and bool(old.key_ddl) and self.key_ddl != old.key_ddl)
+
+    def _rewritten_since(self, old: TableForm) -> bool:
+        return self.files != old.files and self.ddl != old.ddl
 
 
 def read_forms(connection: Connection, tables: Iterable[SourceTable]) -> dict[int, TableForm]:
@@ -90,8 +105,9 @@ def read_forms(connection: Connection, tables: Iterable[SourceTable]) -> dict[in
             f"{zlib.crc32((key or '').encode()):08x}",
             tuple(_DROPPED if name is None else _digest(name) for name in columns or ()),
             frozenset(late or ()),
+            f"{zlib.crc32((key_ddl or '').encode()):08x}",
         )
-        for oid, files, ddl, columns, late, key in rows
+        for oid, files, ddl, columns, late, key, key_ddl in rows
     }
 
 
