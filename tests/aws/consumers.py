@@ -28,5 +28,9 @@ def raising(event: dict[str, Any], context: Any) -> None:
     seen.extend(_data(event))
 
 
+def taking(event: dict[str, Any], context: Any) -> None:
+    seen.extend(_data(event))
+
+
 def counting(event: dict[str, Any], context: Any) -> None:
     seen.append(b"%d" % len(event["Records"]))

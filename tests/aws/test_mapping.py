@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from catchment.aws.local.failure_destination import FailureDestination
 from catchment.aws.local.firehose import Firehose
 from catchment.aws.local.function import FunctionFailed
 from catchment.aws.local.pipe import Pipe
-from catchment.aws.local.stream_batch import GivenUp, Interrupted, Records, RetryRules, handle
+from catchment.aws.local.stream_batch import Batch, GivenUp, Records, RetryRules
 from catchment.errors import ConfigError
 from seeds import first_seed
 from waiting import wait_for
@@ -70,15 +71,21 @@ def given_up(function: Function, text: str, **rules: Any) -> list[tuple[str, str
     def give_up(one: GivenUp) -> None:
         found.append((texts(one.records), one.condition))
 
-    handle(
-        batch(text),
+    bring_to_end(
+        Batch(
+            batch(text),
+            RetryRules(**{"retries": 2, **rules}),
+            give_up=give_up,
+            age=lambda record: 100.0 if record["SequenceNumber"].isdigit() else 0.0,
+        ),
         function,
-        RetryRules(**{"retries": 2, **rules}),
-        give_up=give_up,
-        pause=lambda attempt: True,
-        age=lambda record: 100.0 if record["SequenceNumber"].isdigit() else 0.0,
     )
     return found
+
+
+def bring_to_end(batch: Batch, invoke: Callable[[Records], Any]) -> None:
+    while batch.attempt(invoke) is not None:
+        pass
 
 
 def test_everything_from_the_lowest_reported_failure_is_tried_again() -> None:
@@ -125,16 +132,12 @@ def test_records_that_are_too_old_are_given_up_without_a_call() -> None:
     assert function.calls == ["ab"]
 
 
-def test_a_stop_between_attempts_leaves_the_batch_undone() -> None:
-    with pytest.raises(Interrupted):
-        handle(
-            batch("X"),
-            Function("raises"),
-            RetryRules(),
-            give_up=lambda one: None,
-            pause=lambda attempt: False,
-            age=lambda record: 0.0,
-        )
+def test_an_attempt_is_one_call_and_says_which_comes_next() -> None:
+    function = Function("raises")
+    tried = Batch(batch("aX"), RetryRules(retries=1, bisect=True), give_up=lambda one: None, age=lambda record: 0.0)
+    nexts = [tried.attempt(function) for _ in range(4)]
+    assert function.calls == ["aX", "a", "X", "X"]
+    assert nexts == [0, 0, 1, None]
 
 
 @pytest.mark.parametrize("how", ["reports", "raises"])
@@ -154,13 +157,15 @@ def test_whatever_is_bad_all_good_records_are_handled_in_order(how: str) -> None
             return {"batchItemFailures": [{"itemIdentifier": one} for one in failed]}
 
         lost: list[str] = []
-        handle(
-            batch("".join(letters)),
+        rules = RetryRules(retries=1, bisect=True)
+        bring_to_end(
+            Batch(
+                batch("".join(letters)),
+                rules,
+                give_up=lambda one, lost=lost: lost.extend(texts(one.records)),  # type: ignore[misc]
+                age=lambda record: 0.0,
+            ),
             invoke,
-            RetryRules(retries=1, bisect=True),
-            give_up=lambda one, lost=lost: lost.extend(texts(one.records)),  # type: ignore[misc]
-            pause=lambda attempt: True,
-            age=lambda record: 0.0,
         )
         assert set(lost) == bad
         assert done == [letter for letter in letters if letter not in bad]
@@ -179,6 +184,20 @@ def stream(aws: AwsAccount) -> AwsAccount:
     make_stream(aws, shards=1)
     consumers.seen.clear()
     return aws
+
+
+@pytest.fixture
+def stream_of_two(aws: AwsAccount) -> AwsAccount:
+    make_stream(aws, shards=2)
+    consumers.seen.clear()
+    return aws
+
+
+def put_into(aws: AwsAccount, half: int, *data: bytes) -> None:
+    """Records into the first or the second half of the hash keys, in order."""
+    for one in data:
+        place = str(half * 2**127 + 1)
+        aws.client("kinesis").put_record(StreamName=STREAM, Data=one, PartitionKey="1", ExplicitHashKey=place)
 
 
 def test_a_poison_record_is_given_up_alone_and_its_place_is_in_the_queue(stream: AwsAccount, tmp_path: Path) -> None:
@@ -242,6 +261,53 @@ def test_what_waits_of_a_shard_that_was_split_is_handled_before_its_children(
     put(kinesis_local, *(b"after" for _ in range(20)))
     invoke(kinesis_local, tmp_path, "raising", batch_size=2, window_seconds=4)
     assert consumers.seen == [b"before"] + [b"after"] * 20
+
+
+def test_a_shard_that_fails_without_end_holds_no_other_back_and_begins_where_it_failed(
+    stream_of_two: AwsAccount, tmp_path: Path
+) -> None:
+    put_into(stream_of_two, 0, b"poison")
+    mapping = EventSourceMapping(STREAM, "aws.consumers:raising", tmp_path, MappingRules(batch_size=1))
+    with running(mapping):
+        wait_for(lambda: mapping.snapshot().retried >= 1, "the shard fails")
+        for number in range(10):
+            put_into(stream_of_two, 0, *(b"behind %d %d" % (number, at) for at in range(5)))
+            put_into(stream_of_two, 1, b"other %d" % number)
+            wait_for(lambda number=number: b"other %d" % number in consumers.seen, "the other shard goes on")  # type: ignore[misc]
+        assert "a batch fails" in mapping.snapshot().note
+        read = mapping.snapshot().read
+    assert consumers.seen == [b"other %d" % number for number in range(10)]
+    assert read < 1 + 10 + 50, "more and more is read of a shard that fails"
+    assert "read again by the next run" in mapping.snapshot().note
+    consumers.seen.clear()
+    invoke(stream_of_two, tmp_path, "taking")
+    behind = [b"behind %d %d" % (number, at) for number in range(10) for at in range(5)]
+    assert consumers.seen == [b"poison", *behind]
+
+
+def test_the_children_of_a_shard_that_fails_wait_and_others_do_not(kinesis_local: AwsAccount, tmp_path: Path) -> None:
+    make_stream(kinesis_local, shards=2)
+    consumers.seen.clear()
+    put_into(kinesis_local, 0, b"before", b"poison")
+    kinesis = kinesis_local.client("kinesis")
+    parent = min(one["ShardId"] for one in kinesis.list_shards(StreamName=STREAM)["Shards"])
+    kinesis.split_shard(StreamName=STREAM, ShardToSplit=parent, NewStartingHashKey=str(2**126))
+    kinesis.get_waiter("stream_exists").wait(StreamName=STREAM, WaiterConfig={"Delay": 1})
+    put_into(kinesis_local, 0, b"after")
+    mapping = EventSourceMapping(STREAM, "aws.consumers:raising", tmp_path, MappingRules(batch_size=1))
+    with running(mapping):
+        wait_for(lambda: mapping.snapshot().retried >= 2, "the parent fails")
+        for number in range(5):
+            put_into(kinesis_local, 1, b"other %d" % number)
+            wait_for(lambda number=number: b"other %d" % number in consumers.seen, "the other shard goes on")  # type: ignore[misc]
+    assert consumers.seen == [b"before", *(b"other %d" % number for number in range(5))]
+    consumers.seen.clear()
+    invoke(kinesis_local, tmp_path, "taking")
+    assert [one for one in consumers.seen if one in (b"poison", b"after")] == [b"poison", b"after"]
+    assert consumers.seen.count(b"after") == 1
+    consumers.seen.clear()
+    invoke(kinesis_local, tmp_path, "taking")
+    assert consumers.seen == []
 
 
 def test_a_window_gathers_what_comes_bit_by_bit(stream: AwsAccount, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,17 +123,26 @@ class ShardReader:
         for thread in self._threads:
             thread.start()
 
-    def next(self, timeout: float) -> Page | None:
-        """The next page with records, or with which a shard ends; None after `timeout` seconds, or once closed."""
+    def next(self, timeout: float, takes: Callable[[str], bool] = lambda shard: True) -> Page | None:
+        """The next page with records, or with which a shard ends; None after `timeout` seconds, or once closed.
+
+        takes: is a page of this shard wanted now? Others wait, and nothing more of their shards is read. It is asked in
+        the middle of things, and must neither wait nor change anything.
+        """
+
+        def wanted() -> Page | None:
+            return next((page for page in self._pages if takes(page.shard)), None)
+
         with self._changed:
-            self._changed.wait_for(lambda: self._pages or self._error or self._stopped, timeout)
+            self._changed.wait_for(lambda: wanted() or self._error or self._stopped, timeout)
             if self._stopped:
                 return None
-            if not self._pages:
+            page = wanted()
+            if page is None:
                 if self._error is not None:
                     raise self._error
                 return None
-            page = self._pages.popleft()
+            self._pages.remove(page)
             self._hand_over(page)
             return page
 
@@ -145,6 +154,11 @@ class ShardReader:
         """
         with self._changed:
             return dict(self._lineage.places)
+
+    def parents(self, shard: str) -> tuple[str, ...]:
+        """The shards that this one came of."""
+        with self._changed:
+            return self._lineage.parents(shard)
 
     def hurry(self) -> None:
         """Ask all shards again as soon as may be."""

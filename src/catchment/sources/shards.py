@@ -185,6 +185,11 @@ class Lineage:
         with_children = {parent for one in self._shards.values() for parent in one.parents}
         return [one for one in self._shards.values() if one.id not in with_children]
 
+    def parents(self, shard: str) -> tuple[str, ...]:
+        """The shards that this one came of, as far as it was listed."""
+        found = self._shards.get(shard)
+        return () if found is None else found.parents
+
     def begin(self) -> list[str]:
         """Shards that may be read from their beginnings now; they are begun."""
         ready = [one for one in self._shards.values() if self._ready(one)]

@@ -9,27 +9,27 @@ import base64
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from catchment.aws.local.checkpoint import Checkpoint, Pages
+from catchment.aws.local.checkpoint import Checkpoint
 from catchment.aws.local.counters import Counters, RunnerSnapshot
 from catchment.aws.local.failure_destination import FailureDestination
-from catchment.aws.local.function import PAYLOAD_BYTES, function_of
+from catchment.aws.local.function import function_of
 from catchment.aws.local.kinesis_intake import identity_of, stream_name
+from catchment.aws.local.shard_backlog import ShardBacklog
 from catchment.aws.local.shard_pages import ShardPages
-from catchment.aws.local.stream_batch import GivenUp, Interrupted, RetryRules, handle
+from catchment.aws.local.stream_batch import Batch, GivenUp, RetryRules
 from catchment.aws_client import aws_client
 from catchment.errors import ConfigError, Retriable
 from catchment.failpoint import reach
 from catchment.sources.kinesis.stream import KinesisStream
+from catchment.sources.shards import SHARD_END, TRIM_HORIZON, Page
 
 LONGEST_WAIT_SECONDS = 0.5
 RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
-_RECORD_ENVELOPE_BYTES = 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +86,14 @@ class MappingRules:
         return mapping, found["EventSourceArn"], found["FunctionArn"]
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """What of a shard is not in a batch yet: records, and the page of each."""
-
-    since: float
-    records: deque[tuple[Mapping[str, Any], int]] = field(default_factory=deque)
-    size: int = 0
-
-
 class EventSourceMapping:
     """Runs one mapping. `run` once, in one thread; `snapshot` from any.
 
-    function: as `function_of` takes it. state: a directory; one process at a time has it, `LeaseHeld` otherwise. The
-    checkpoint moves when a batch was handled, or given up and its destination told: at least once.
+    function: as `function_of` takes it. state: a directory; one process at a time has it, `LeaseHeld` otherwise. A
+    shard's checkpoint moves when a batch was handled, or given up and its destination told: at least once.
+
+    Shards take turns, invocation by invocation. One that fails waits for its next attempt, and only its children wait
+    for it; of what it has more is read only once there is no batch's worth of it here.
     """
 
     def __init__(
@@ -121,8 +115,8 @@ class EventSourceMapping:
                 self.mapping.on_failure, self.mapping.id, self._arn, self._function.arn
             )
         self._checkpoint = Checkpoint(state, f"mapping-{self.stream}")
-        self._tracked = Pages()
-        self._shards: dict[str, _Waiting] = {}
+        self._kept: Mapping[str, str] | None = None
+        self._backlogs: dict[str, ShardBacklog] = {}
         self._stop = threading.Event()
         self.ready = threading.Event()
         """Set when it reads."""
@@ -134,18 +128,19 @@ class EventSourceMapping:
     def run(self, stop: threading.Event, *, idle_seconds: float | None = None) -> RunnerSnapshot:
         """Invoke until `stop` is set; a batch that is under way then is finished, or read again by the next run.
 
-        idle_seconds: end also when so long nothing came.
+        idle_seconds: end also when so long nothing came, and nothing was to be done.
         """
         self._stop = stop
         saved = self._checkpoint.read()
         places = saved.get("places") if saved.get("of") == self._identity else None
         start = "TRIM_HORIZON" if saved else self.mapping.start
+        self._kept = places
         pages = ShardPages(KinesisStream(self.stream), places, self._counters, start=start)
         try:
             self.ready.set()
             self._loop(pages, idle_seconds)
-        except Interrupted:
-            self._counters.note("the batch that was under way is read again by the next run")
+            if self._backlogs:
+                self._counters.note("what was under way is read again by the next run")
         except Retriable:
             if not stop.is_set():
                 raise
@@ -157,82 +152,73 @@ class EventSourceMapping:
     def _loop(self, pages: ShardPages, idle_seconds: float | None) -> None:
         last = time.monotonic()
         while not self._stop.is_set():
-            page = pages.next(self._pause())
+            page = pages.next(self._pause(), lambda shard: self._takes(shard, pages))
             if page is not None:
                 last = time.monotonic()
-                number = self._tracked.begin(pages.places(), len(page.records))
                 self._counters.add(read=len(page.records))
-                self._arrive(page.shard, page.records, number)
-                if page.ended and page.shard in self._shards:
-                    # Before anything of its children, which do not wait for the window when they fill a batch.
-                    self._shards[page.shard].since = float("-inf")
-            elif self._tracked.begun == 0 and pages.places():
-                # So that a run that got no record leaves no gap after LATEST.
-                self._tracked.begin(pages.places(), 0)
-            for shard in list(self._shards):
-                while self._due(shard) and not self._stop.is_set():
-                    self._handle(shard)
-            self._save()
-            idle = idle_seconds is not None and not self._shards and time.monotonic() - last > idle_seconds
+                self._arrive(page, pages)
+            for shard, backlog in list(self._backlogs.items()):
+                if not self._stop.is_set() and self._wait(backlog) == 0.0:
+                    self._invoke(shard, backlog)
+                    last = time.monotonic()
+            self._save(pages.places())
+            idle = idle_seconds is not None and not self._backlogs and time.monotonic() - last > idle_seconds
             if idle and (pages.over or pages.caught_up(last)):
                 return
 
-    def _arrive(self, shard: str, records: Sequence[Mapping[str, Any]], page: int) -> None:
-        if not records:
-            return
-        waiting = self._shards.setdefault(shard, _Waiting(time.monotonic()))
-        waiting.records.extend((one, page) for one in records)
-        waiting.size += sum(map(_event_bytes, records))
+    def _takes(self, shard: str, pages: ShardPages) -> bool:
+        """May more of this shard come? Not before all of its parents is done."""
+        backlog = self._backlogs.get(shard)
+        if backlog is not None:
+            return not backlog.full(self.mapping.batch_size)
+        return not any(parent in self._backlogs for parent in pages.parents(shard))
+
+    def _arrive(self, page: Page, pages: ShardPages) -> None:
+        if page.shard not in self._backlogs:
+            if not page.records:
+                return
+            self._backlogs[page.shard] = ShardBacklog(pages.before.get(page.shard, TRIM_HORIZON))
+        place = pages.places().get(page.shard, SHARD_END)
+        self._backlogs[page.shard].arrive(page.records, place, ended=page.ended)
+
+    def _wait(self, backlog: ShardBacklog) -> float | None:
+        return backlog.wait(self.mapping.batch_size, self.mapping.window_seconds)
 
     def _pause(self) -> float:
-        due = [one.since + self.mapping.window_seconds - time.monotonic() for one in self._shards.values()]
-        return max(0.0, min([LONGEST_WAIT_SECONDS, *due]))
+        waits = [wait for one in self._backlogs.values() if (wait := self._wait(one)) is not None]
+        return min([LONGEST_WAIT_SECONDS, *waits])
 
-    def _due(self, shard: str) -> bool:
-        waiting = self._shards.get(shard)
-        if waiting is None:
-            return False
-        full = len(waiting.records) >= self.mapping.batch_size or waiting.size >= PAYLOAD_BYTES - 4096
-        return full or time.monotonic() - waiting.since >= self.mapping.window_seconds
+    def _invoke(self, shard: str, backlog: ShardBacklog) -> None:
+        """One invocation with the shard's batch."""
+        batch = backlog.batch = backlog.batch or self._next_batch(shard, backlog)
+        attempt = batch.attempt(lambda records: self._function.invoke(self._event(shard, records)))
+        if attempt is not None:
+            backlog.due = time.monotonic() + _retry_seconds(attempt)
+            return
+        self._counters.add(put=len(backlog.under_way))
+        for record in backlog.under_way:
+            self._counters.arrived(int(record["ApproximateArrivalTimestamp"].timestamp() * 1000))
+        backlog.done()
+        if backlog.empty:
+            del self._backlogs[shard]
+        self._counters.note(next((one.trouble for one in self._backlogs.values() if one.trouble), ""))
 
-    def _handle(self, shard: str) -> None:
-        batch, numbers = self._next_batch(shard)
-        handle(
-            batch,
-            lambda records: self._function.invoke(self._event(shard, records)),
+    def _next_batch(self, shard: str, backlog: ShardBacklog) -> Batch:
+        records = backlog.take(self.mapping.batch_size)
+        backlog.due = float("-inf")
+
+        def failed(why: str) -> None:
+            backlog.trouble = f"a batch fails that begins at {records[0]['SequenceNumber']} of {shard}: {why}"
+            self._counters.add(retried=1)
+            self._counters.note(backlog.trouble)
+
+        return Batch(
+            records,
             self.mapping.rules,
             give_up=lambda given_up: self._give_up(shard, given_up),
-            pause=lambda attempt: not self._stop.wait(_retry_seconds(attempt)),
             age=lambda record: time.time() - record["ApproximateArrivalTimestamp"].timestamp(),
-            failed=lambda why: self._failed(shard, batch, why),
+            failed=failed,
         )
-        self._counters.note("")
-        self._counters.add(put=len(batch))
-        for record, number in zip(batch, numbers, strict=True):
-            self._counters.arrived(int(record["ApproximateArrivalTimestamp"].timestamp() * 1000))
-            self._tracked.done(number)
-
-    def _failed(self, shard: str, batch: Sequence[Mapping[str, Any]], why: str) -> None:
-        self._counters.add(retried=1)
-        self._counters.note(f"a batch fails that begins at {batch[0]['SequenceNumber']} of {shard}: {why}")
-
-    def _next_batch(self, shard: str) -> tuple[list[Mapping[str, Any]], list[int]]:
-        waiting = self._shards[shard]
-        batch: list[Mapping[str, Any]] = []
-        numbers: list[int] = []
-        size = 0
-        while waiting.records and len(batch) < self.mapping.batch_size:
-            more = _event_bytes(waiting.records[0][0])
-            if batch and size + more > PAYLOAD_BYTES - 4096:
-                break
-            record, number = waiting.records.popleft()
-            batch.append(record)
-            numbers.append(number)
-            size += more
-        waiting.size -= size
-        if not waiting.records:
-            del self._shards[shard]
-        return batch, numbers
 
     def _give_up(self, shard: str, given_up: GivenUp) -> None:
         if self._destination is not None:
@@ -262,16 +248,15 @@ class EventSourceMapping:
             ]
         }
 
-    def _save(self) -> None:
-        settled = self._tracked.settled()
-        if settled is not None:
+    def _save(self, places: dict[str, str]) -> None:
+        """Keep how far each shard is done. Not while one that ended is not: `places` has its children already."""
+        if not places or any(one.ended for one in self._backlogs.values()):
+            return
+        places.update((shard, one.place) for shard, one in self._backlogs.items())
+        if places != self._kept:
             reach("before_acknowledge")
-            self._checkpoint.write({"of": self._identity, "places": dict(settled)})
-
-
-def _event_bytes(record: Mapping[str, Any]) -> int:
-    """What a record takes of an event, at most."""
-    return 4 * ((len(record["Data"]) + 2) // 3) + len(record["PartitionKey"]) * 6 + _RECORD_ENVELOPE_BYTES
+            self._checkpoint.write({"of": self._identity, "places": places})
+            self._kept = places
 
 
 def _retry_seconds(attempt: int) -> float:

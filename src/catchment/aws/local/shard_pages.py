@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from catchment.aws.local.counters import Counters
 from catchment.errors import PositionLost, SourceUnavailable
@@ -28,18 +28,20 @@ class ShardPages:
         self._counters = counters
         self._start = start
         self._places = dict(places) if places else None
+        self.before: Mapping[str, str] = {}
+        """How far the pages reach that were taken before the last one."""
         self._reader: ShardReader | None = None
         self._pause = FIRST_PAUSE_SECONDS
         self._not_before = 0.0
 
-    def next(self, timeout: float) -> Page | None:
-        """The next page; None after `timeout` seconds without one, also while the service is away."""
+    def next(self, timeout: float, takes: Callable[[str], bool] = lambda shard: True) -> Page | None:
+        """The next page; None after `timeout` seconds without one, also while the service is away. takes: as there."""
         wait = self._not_before - time.monotonic()
         if wait > 0:
             time.sleep(min(wait, timeout))
             return None
         try:
-            page = self._opened().next(timeout)
+            page = self._opened().next(timeout, takes)
         except StreamGone:
             raise
         except Trimmed as error:
@@ -54,12 +56,16 @@ class ShardPages:
             self._pause = FIRST_PAUSE_SECONDS
             self._counters.note("")
         if page is not None:
-            self._places = self._opened().places()
+            self.before, self._places = self._places or {}, self._opened().places()
         return page
 
     def places(self) -> dict[str, str]:
         """How far the pages that were taken reach."""
         return dict(self._places or {})
+
+    def parents(self, shard: str) -> tuple[str, ...]:
+        """The shards that this one came of."""
+        return self._reader.parents(shard) if self._reader is not None else ()
 
     @property
     def over(self) -> bool:

@@ -46,43 +46,51 @@ class RetryRules:
     age_seconds: int = -1
 
 
-class Interrupted(Exception):
-    """The end was asked for before the batch was done."""
+class Batch:
+    """Records of one shard, in order, on their way to their end: one attempt after the other, until nothing is left.
 
-
-def handle(
-    records: Records,
-    invoke: Callable[[Records], Any],
-    rules: RetryRules,
-    *,
-    give_up: Callable[[GivenUp], None],
-    pause: Callable[[int], bool],
-    age: Callable[[Mapping[str, Any]], float],
-    failed: Callable[[str], None] = lambda why: None,
-) -> None:
-    """Bring records, all of one shard and in order, to their end.
-
-    invoke: the function, with the event of these records; raises `FunctionFailed`. failed: is told of each invocation
-    that raised or reported failures, and why, without values. pause: waits before a further attempt, of which it is
-    told the number; False when the end was asked for, then `Interrupted` is raised. age: of a record, in seconds.
+    give_up: is told of what was given up. failed: of each invocation that raised or reported failures, and why, without
+    values. age: of a record, in seconds.
     """
-    work: deque[tuple[Records, int]] = deque([(records, 0)])
-    while work:
-        batch, attempts = work.popleft()
-        batch = _young(batch, attempts, rules, give_up, age)
-        if not batch:
-            continue
+
+    def __init__(
+        self,
+        records: Records,
+        rules: RetryRules,
+        *,
+        give_up: Callable[[GivenUp], None],
+        age: Callable[[Mapping[str, Any]], float],
+        failed: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        self._rules = rules
+        self._give_up = give_up
+        self._age = age
+        self._failed = failed
+        self._work: deque[tuple[Records, int]] = deque([(records, 0)])
+
+    def attempt(self, invoke: Callable[[Records], Any]) -> int | None:
+        """Invoke the function once; the number of the attempt that is to follow, None when all is done.
+
+        invoke: the function, with the event of these records; raises `FunctionFailed`.
+        """
+        while self._work:
+            records, attempts = self._work.popleft()
+            records = _young(records, attempts, self._rules, self._give_up, self._age)
+            if records:
+                self._work.extendleft(reversed(self._invoked(invoke, records, attempts)))
+                break
+        return self._work[0][1] if self._work else None
+
+    def _invoked(self, invoke: Callable[[Records], Any], records: Records, attempts: int) -> list[tuple[Records, int]]:
         try:
-            answer, raised, why = invoke(batch), False, "the function reported failures"
+            answer, raised, why = invoke(records), False, "the function reported failures"
         except FunctionFailed as error:
             answer, raised, why = None, True, error.kind
-        first = 0 if raised else _first_failed(batch, answer, rules.report_failures)
+        first = 0 if raised else _first_failed(records, answer, self._rules.report_failures)
         if first is None:
-            continue
-        failed(why)
-        work.extendleft(reversed(_further(batch, attempts, first, raised, rules, give_up)))
-        if work and not pause(work[0][1]):
-            raise Interrupted
+            return []
+        self._failed(why)
+        return _further(records, attempts, first, raised, self._rules, self._give_up)
 
 
 def _first_failed(batch: Records, answer: Any, report: bool) -> int | None:
