@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -13,6 +17,8 @@ if TYPE_CHECKING:
     from catchment.verify.verification import Step
 
 _SHOWN = 10
+PATIENCE_SECONDS = 2.0
+"""A wait that is shorter is not told where there is no terminal."""
 
 
 def verify(
@@ -37,7 +43,7 @@ def verify(
     from catchment.config import load
     from catchment.verify.verification import Verification
 
-    line = _Line()
+    line = StepLine()
     try:
         verdict = Verification(load(pipeline), table=table, deep=deep, timeout_seconds=timeout, tell=line.tell).run()
     finally:
@@ -56,27 +62,38 @@ def _exit_code(verdict: Verdict) -> int:
     return {Outcome.DIFFERENT: FATAL, Outcome.UNSETTLED: UNAVAILABLE}.get(verdict.outcome, OK)
 
 
-class _Line:
-    """What it does now, on a terminal only: one line that is rewritten."""
+class StepLine:
+    """What it does now: on a terminal one line that is rewritten, else a line for each wait that takes long."""
 
-    def __init__(self) -> None:
-        import sys
-
-        self._stream = sys.stderr
+    def __init__(self, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream or sys.stderr
+        self._now = now
         self._terminal = self._stream.isatty()
         self._told_at = float("-inf")
+        self._wait: tuple[Step, float] | None = None
 
     def tell(self, step: Step) -> None:
         """Show a step, ten times a second at most."""
-        import time
-
-        now = time.monotonic()
-        if not self._terminal or (step.rows and now - self._told_at < 0.1):
+        now = self._now()
+        if not self._terminal:
+            self._tell_wait(step, now)
+            return
+        if step.rows and now - self._told_at < 0.1:
             return
         self._told_at = now
         share = f", about {min(99, 100 * step.rows // step.rows_estimate)} %" if step.rows_estimate else ""
         rows = f": {step.rows:,} rows{share}" if step.rows else ""
-        print(f"\r\x1b[K{step.table} · {step.doing}{rows}", end="", file=self._stream, flush=True)
+        # A line that is wider than the terminal would wrap, and its beginning could not be written over.
+        columns = shutil.get_terminal_size().columns
+        print(f"\r\x1b[K{f'{step.table} · {step.doing}{rows}'[: columns - 1]}", end="", file=self._stream, flush=True)
+
+    def _tell_wait(self, step: Step, now: float) -> None:
+        """A step that is told again, with no row read meanwhile, waits for somebody: said once."""
+        if self._wait is None or self._wait[0] != step:
+            self._wait = (step, now)
+        elif not step.rows and now - self._wait[1] > PATIENCE_SECONDS:
+            print(f"{step.table} · {step.doing}", file=self._stream, flush=True)
+            self._wait = (step, float("inf"))
 
     def clear(self) -> None:
         """Take the line away."""

@@ -20,6 +20,7 @@ from catchment.errors import ConfigError, Retriable, SinkUnavailable
 from catchment.lakehouse.lease import holder
 from catchment.lakehouse.properties import BRONZE_SINCE
 from catchment.lakehouse.reading.bronze import Unreadable
+from catchment.pipeline import FlushPolicy
 from catchment.pipeline_status import RECENT_SECONDS
 from catchment.sources.verification import SourcePoint, SourceVerification, Verifiable, VerifiableTable
 from catchment.verify.comparison import MEMORY, Comparison, Differences, named, open_comparisons
@@ -41,6 +42,10 @@ SAMPLE_LEAST = 4
 PULLED_BYTES = 256 << 20
 POLL_SECONDS = 0.1
 DEFAULT_TIMEOUT_SECONDS = 3600.0
+WAITING = (
+    "waiting for the running pipeline to land what came before the point; without changes it says every "
+    f"{FlushPolicy().idle_interval_seconds:.0f} s how far it is"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +182,7 @@ class Verification:
         while not lake.held().covers(point.position):
             if not self._runs(lake):
                 return None
-            self._tell(Step(", ".join(names), "waiting for the running pipeline to land what came before the point"))
+            self._tell(Step(", ".join(names), WAITING))
             point.chunks(names[0])  # raises once the point is gone
             time.sleep(POLL_SECONDS)
         return lake.moment()
