@@ -108,11 +108,11 @@ def test_a_sample_is_bounded_and_comes_from_all_over_the_table(database: str, tm
 
 
 def test_a_table_that_cannot_be_read_or_is_not_there_is_told(database: str, tmp_path: Path) -> None:
-    run_sql(database, "CREATE SCHEMA other", "CREATE TABLE other.orders (id bigint PRIMARY KEY, tags text[])")
+    run_sql(database, "CREATE SCHEMA other", "CREATE TABLE other.orders ()")
     config = prepared(tmp_path, database, "type: not_null, column: id", table="other_orders")
     (rule,) = judged(config)
     assert (rule.status.value, rule.broken) == ("unjudged", None)
-    assert "tags" in rule.said
+    assert "has no columns" in rule.said
     config = prepared(tmp_path, database, "type: not_null, column: id", table="nothing")
     (rule,) = judged(config)
     assert 'called "nothing"' in rule.said
