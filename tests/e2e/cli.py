@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 PIPELINE = """\
 name: shop
 source:
@@ -62,9 +60,3 @@ def write_pipeline(directory: Path, dsn: str, text: str = PIPELINE) -> Path:
     path = directory / "pipeline.yaml"
     path.write_text(text)
     return path
-
-
-def run_sql(dsn: str, *statements: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)

@@ -19,7 +19,8 @@ import catchment
 from catchment.cli.results import write
 from catchment.config import load
 from catchment.lakehouse.ops import OpsStore
-from e2e.cli import PIPELINE, Done, command, run_command, run_sql, write_pipeline
+from e2e.cli import PIPELINE, Done, command, run_command, write_pipeline
+from statements import run_sql
 from waiting import wait_for
 
 SHOP = (

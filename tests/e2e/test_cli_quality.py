@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import catchment
-from e2e.cli import PIPELINE, Done, run_command, run_sql, write_pipeline
+from e2e.cli import PIPELINE, Done, run_command, write_pipeline
+from statements import run_sql
 
 LAKEHOUSE = 'warehouse: "lake/warehouse"}\n  quality: quality.yaml\n  gold: gold/'
 ORDERS = (

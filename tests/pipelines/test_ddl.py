@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psycopg
-
 from catchment import config
 from catchment.verify.report import Outcome
 from catchment.verify.verification import Verification
@@ -13,6 +11,7 @@ from pipelines import workload
 from pipelines.lake import catch_up, end, query, start, write_pipeline
 from pipelines.workload import Workload
 from seeds import first_seed
+from statements import run_sql
 from waiting import wait_for
 
 SILENT = {
@@ -36,12 +35,6 @@ HARMLESS = [
     "ALTER TABLE accounts DROP note",
     "CREATE INDEX ON accounts (name)",
 ]
-
-
-def run_sql(dsn: str, *statements: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 def outcome(pipeline: Path, table: str | None = "accounts") -> Outcome:
