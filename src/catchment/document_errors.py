@@ -28,9 +28,21 @@ _SHAPES = {
 }
 """What a value of the wrong kind should be, by pydantic's error type."""
 
+_KINDS = {
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number",
+    "datetime": "a moment",
+    "date": "a date",
+    "str": "text",
+    "list[str]": "a list",
+}
+"""Kinds of values that a key may have several of, by pydantic's names."""
+
 _FORMS = {
     "^[a-z][a-z0-9_-]*$": "has only lower-case letters, digits, `_` and `-`, and begins with a letter",
     "^[a-z][a-z0-9_]*$": "has only lower-case letters, digits and `_`, and begins with a letter",
+    r"^[^.]+\.[^.]+$": "is written `table.column`",
 }
 """Patterns of names, in words."""
 
@@ -41,12 +53,28 @@ Keys = Callable[[Place], Sequence[str]]
 def explain(error: ValidationError, read: Document, keys: Keys) -> str:
     """One line for each thing that is wrong, in the file's order. Never shows a value that may be secret."""
     found = []
+    choices: dict[Place, list[str]] = {}
     for details in error.errors(include_url=False):
         place = tuple(details["loc"])
         if details["type"] == WRONG_TYPE:
             place = (*place, "type")
-        found.append((read.line(place), _message(details, place, keys)))
+        chosen = _choice(place, read)
+        if chosen is not None:
+            choices.setdefault(place[:chosen], []).append(str(place[chosen]))
+        else:
+            found.append((read.line(place), _message(details, place, keys)))
+    for place, kinds in choices.items():
+        words = dict.fromkeys(_KINDS.get(kind, kind) for kind in kinds)
+        found.append((read.line(place), f"`{dotted(place)}` is one of these: {', '.join(words)}."))
     return "\n".join(f"{read.path}:{line}: {message}" for line, message in sorted(found, key=lambda one: one[0]))
+
+
+def _choice(place: Place, read: Document) -> int | None:
+    """Where a place goes on with the name of a kind that its value might have had, and is no part of the file."""
+    for at, step in enumerate(place):
+        if at and isinstance(step, str) and place[:at] in read.lines and not isinstance(read.at(place[:at]), Mapping):
+            return at
+    return None
 
 
 def _message(details: ErrorDetails, place: Place, keys: Keys) -> str:

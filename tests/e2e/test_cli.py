@@ -187,6 +187,22 @@ def test_a_source_that_does_not_answer_ends_with_exit_code_4_and_leaves_nothing(
     assert not (tmp_path / "lake").exists()
 
 
+def test_a_file_in_place_of_a_directory_and_the_reverse_are_told_without_a_trace(tmp_path: Path) -> None:
+    path = write_pipeline(tmp_path, NOWHERE)
+    for arguments, words in (
+        (("demo", "shop", "--dir", path), "Choose another directory"),
+        (("demo", "server", path), "Choose another directory"),
+        (("backup", path, tmp_path), "is a directory. Give the name of a file"),
+        (("backup", path, tmp_path / "not" / "there"), "does not exist. Give the name of a file"),
+        (("query", path, " "), "There is no statement in the query."),
+    ):
+        done = run_command(*arguments)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert words in done.err
+        assert "Traceback" not in done.err
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".env", "pipeline.yaml"]
+
+
 def test_the_environment_of_a_pipeline_is_said_where_people_look(tmp_path: Path) -> None:
     path = write_pipeline(tmp_path, NOWHERE)
     assert run_command("status", path, "--json").json["environment"] is None

@@ -221,6 +221,8 @@ def test_reading_statements_are_let_through(sql: str) -> None:
         "CREATE TABLE x (a int)",
         "SELECT 1; DROP VIEW x",
         "SELEC 1",
+        "",
+        "-- nothing but a comment",
     ],
 )
 def test_writing_statements_are_refused(sql: str) -> None:

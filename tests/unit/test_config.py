@@ -144,6 +144,8 @@ def test_a_missing_variable_is_named_with_its_line(write: Write) -> None:
         ("type: iceberg,", "type: icebrg,", 17, ["sinks[0].type", "no sink of type `icebrg`", "iceberg"]),
         ("  gold: gold/", "  gold: [a", 16, ["YAML"]),
         ("  gold: gold/", "  gold: !!int x", 15, ["no int"]),
+        ("  gold: gold/", "  silver: 5", 15, ["`lakehouse.silver` is one of these: true or false, a list."]),
+        ("  gold: gold/", "  silver: [[a]]", 15, ["`lakehouse.silver` is one of these: true or false, a list."]),
         ("name: shop", "name:", 1, ["`name` is empty", "give it a value"]),
         ("name: shop", "name: Shop", 1, ["lower-case letters, digits, `_` and `-`"]),
         ("name: shop", f"name: {'a' * 46}", 1, ["`name` has at most 45 characters"]),

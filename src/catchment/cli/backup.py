@@ -25,8 +25,12 @@ def backup(
 
     from catchment.cli.quantities import size
     from catchment.config import load
+    from catchment.errors import ConfigError
     from catchment.lakehouse.recovery.backup import back_up
 
+    if file.is_dir() or not file.parent.is_dir():
+        what = "is a directory" if file.is_dir() else "would be in a directory that does not exist"
+        raise ConfigError(f"{file} {what}. Give the name of a file, in a directory that is there.")
     config = load(pipeline)
     made = back_up(config.lakehouse, config.directory, config.name, file)
     if as_json:

@@ -92,20 +92,25 @@ class Cluster:
         """The port on which a server takes connections here, if one does."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return int(lines[3]) if len(lines) >= 8 and lines[7].strip() == READY else None
 
     @property
     def version(self) -> str | None:
         """The major version that made the data directory; None when nothing made it yet."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             return (self.data / "PG_VERSION").read_text().strip()
         return None
 
     def make(self) -> None:
         """Make the directories, owned by the server's account. Raises `ConfigError` when that cannot be."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.directory} cannot be made: {error.strerror}. Choose another directory for the demo."
+            ) from error
         link = self.directory / "data"
         if link.is_symlink() and not link.resolve().parent.exists():
             raise ConfigError(
@@ -164,7 +169,7 @@ def _number(path: Path) -> int | None:
     """The number on a file's first line."""
     try:
         return int(path.read_text().splitlines()[0])
-    except (FileNotFoundError, IndexError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
         return None
 
 

@@ -146,7 +146,16 @@ class Range(RowRuleConfig):
             raise ValueError("true and false are no bounds")
         if any(isinstance(bound, float) and not isfinite(bound) for bound in self.bounds.values()):
             raise ValueError("a bound is finite; leave it out if there is none")
+        if self._is_empty():
+            raise ValueError("nothing lies between these bounds: the lower one is above the upper one")
         return self
+
+    def _is_empty(self) -> bool:
+        lower, upper = (next((b for o, b in self.bounds.items() if o[0] == side), None) for side in "><")
+        if isinstance(lower, int | float) and isinstance(upper, int | float):
+            return lower > upper
+        # Text may be a moment or a number in the column's own type, where another order holds.
+        return type(lower) is type(upper) is date and lower > upper
 
     def subject(self) -> tuple[str, ...]:
         return (self.column,)

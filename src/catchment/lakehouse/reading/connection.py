@@ -151,6 +151,8 @@ def refuse_writes(sql: str) -> None:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
         raise ConfigError(f"The query cannot be parsed: {error}") from error
+    if not statements:
+        raise ConfigError("There is no statement in the query. Write SELECT …, DESCRIBE …, SHOW … or EXPLAIN …")
     for statement in statements:
         explains_a_copy = statement.type == StatementType.EXPLAIN and _EXPLAINED_COPY.match(statement.query)
         if explains_a_copy or statement.type not in (StatementType.SELECT, StatementType.EXPLAIN, StatementType.CALL):

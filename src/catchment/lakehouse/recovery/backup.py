@@ -96,7 +96,7 @@ def opened(file: Path) -> Iterator[tuple[Manifest, Path]]:
                 manifest = _manifest(file, json.loads(archive.read(MANIFEST)))
                 content = archive.read(DATABASE)
         except FileNotFoundError:
-            raise ConfigError(f"There is no file {file}.") from None
+            raise ConfigError(f"There is no file {file}. Give what `catchment backup` wrote.") from None
         except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, KeyError, ValueError, EOFError) as error:
             raise ConfigError(
                 f"{file} is not a whole backup ({type(error).__name__}): it was cut off, damaged, or is something else."
