@@ -96,9 +96,9 @@ def test_a_table_dropped_and_created_again_starts_anew(database: str, sql: Conne
     assert rows[0]["_version"] < emptied["_version"] < last["_version"]
 
 
-def test_a_type_that_cannot_be_kept_is_refused_before_anything_is_set_up(database: str, sql: Connection) -> None:
-    sql.execute("CREATE TABLE a (id int PRIMARY KEY, tags text[])")
-    with pytest.raises(SourceRefused, match=r"public\.a\.tags.*_text"), capturing(database):
+def test_a_table_that_cannot_be_captured_is_refused_before_anything_is_set_up(database: str, sql: Connection) -> None:
+    sql.execute("CREATE TABLE a ()")
+    with pytest.raises(SourceRefused, match=r"public\.a has no columns"), capturing(database):
         pass
     ours = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
     assert sql.execute(ours).fetchall() == [(0,)]
@@ -338,19 +338,19 @@ def _acknowledging(capture: Capture) -> bool:
     return True
 
 
-def test_a_new_table_that_cannot_be_kept_does_not_stop_the_others(
+def test_a_new_table_that_cannot_be_captured_does_not_stop_the_others(
     database: str, sql: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with capturing(database, new_tables_interval_seconds=0.2) as capture:
+    with capturing(database, new_tables_interval_seconds=0.2, without_identity="refuse") as capture:
         capture.to_head()
-        sql.execute("CREATE TABLE odd (id int PRIMARY KEY, tags text[]); CREATE TABLE fine (id int PRIMARY KEY)")
-        sql.execute("INSERT INTO fine VALUES (1); INSERT INTO t VALUES (1, 'a'); INSERT INTO odd VALUES (1, '{}')")
+        sql.execute("CREATE TABLE odd (id int); CREATE TABLE fine (id int PRIMARY KEY)")
+        sql.execute("INSERT INTO fine VALUES (1); INSERT INTO t VALUES (1, 'a'); INSERT INTO odd VALUES (1)")
         _step_until(capture, lambda: bool(capture.rows("public.fine") and capture.rows("public.t")))
-        _step_until(capture, lambda: "public.odd.tags" in caplog.text)
+        _step_until(capture, lambda: "public.odd" in caplog.text)
         sql.execute("INSERT INTO t VALUES (2, 'b')")
         capture.to_head()
     assert capture.rows("public.odd") == []
-    assert caplog.text.count("public.odd.tags") == 1
+    assert caplog.text.count("public.odd") == 1 + caplog.text.count("TABLE public.odd")
     assert [row["after"]["id"] for row in capture.rows("public.t")] == [1, 2]
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from psycopg import sql
 
+from catchment.errors import SourceRefused
 from catchment.finding import Finding, error, ok, warning
 from catchment.sources.postgres.config import PostgresSourceConfig
 from catchment.sources.postgres.connection import translated
@@ -49,13 +50,14 @@ def check_tables(
     with translated("checking the tables"):
         rows = connection.execute(_ACCESS, ([table.oid for table in tables],)).fetchall()
     access = {one.oid: one for one in (_Access(*row) for row in rows)}
+    relations = Relations(connection)
     for table in tables:
         if table.oid not in access:
             continue  # dropped a moment ago
         found = [
             *_check_access(table, access[table.oid], role),
             *_check_identity(table, refuse=config.without_identity == "refuse"),
-            *_check_columns(table, access[table.oid]),
+            *_check_columns(table, relations, access[table.oid]),
         ]
         findings += found or [ok(f"table {table.id}", f"Key: {', '.join(table.primary_key) or 'the identity index'}.")]
     return findings
@@ -64,7 +66,7 @@ def check_tables(
 def captured_columns(connection: Connection, tables: Sequence[SourceTable]) -> Mapping[str, Sequence[str]]:
     """The columns of each table that changes of it will have."""
     relations = Relations(connection)
-    return {str(table.id): [column.name for column in relations.describe(table.oid).columns] for table in tables}
+    return {str(table.id): [column.name for column in relations.describe(table).columns] for table in tables}
 
 
 def _check_patterns(
@@ -119,7 +121,11 @@ def _check_identity(table: SourceTable, *, refuse: bool) -> Iterator[Finding]:
         )
 
 
-def _check_columns(table: SourceTable, access: _Access) -> Iterator[Finding]:
+def _check_columns(table: SourceTable, relations: Relations, access: _Access) -> Iterator[Finding]:
+    try:
+        relations.describe(table)
+    except SourceRefused as refused:
+        yield error(f"table {table.id}", str(refused))
     if access.generated:
         yield warning(f"table {table.id}", f"Generated columns are not captured: {', '.join(access.generated)}.")
 

@@ -8,6 +8,7 @@ from catchment.errors import SourceRefused
 from catchment.schema import Column, TableId, TableSchema, version_of
 from catchment.sources.postgres.connection import translated
 from catchment.sources.postgres.pgoutput import Relation, RelationColumn, RelationMessage
+from catchment.sources.postgres.publication import SourceTable
 from catchment.sources.postgres.slot import Connection
 from catchment.sources.postgres.types import LogicalType, logical_type
 
@@ -69,14 +70,14 @@ class Relations:
         self._connection = connection
         self._types: dict[int, _Type] = {}
 
-    def describe(self, oid: int) -> RelationMessage:
-        """What a relation message would say of the table now."""
+    def describe(self, table: SourceTable) -> RelationMessage:
+        """What a relation message would say of the table now. Raises SourceRefused where there is nothing to say."""
         with translated("reading the catalog"):
-            rows = self._connection.execute(_COLUMNS, (oid,)).fetchall()
+            rows = self._connection.execute(_COLUMNS, (table.oid,)).fetchall()
         if not rows:
-            raise SourceRefused(f"The table with oid {oid} is gone, or has no columns.")
+            raise SourceRefused(f"{table.id} has no columns that could be captured, or is gone. Exclude it.")
         columns = tuple(RelationColumn(row[0], row[1], row[2], row[3]) for row in rows)
-        return RelationMessage(oid, rows[0][6], rows[0][7], rows[0][4], columns)
+        return RelationMessage(table.oid, rows[0][6], rows[0][7], rows[0][4], columns)
 
     def resolve(self, message: RelationMessage) -> Relation:
         """The schema and the types of a relation. Raises SourceRefused for a type that was dropped since."""

@@ -58,7 +58,7 @@ def _sample(
 ) -> Sample:
     relations = Relations(session)
     try:
-        relation = relations.resolve(relations.describe(table.oid))
+        relation = relations.resolve(relations.describe(table))
         chunk = MOST_CHUNK_BYTES if rows is None else min(MOST_CHUNK_BYTES, rows * CHUNK_BYTES_PER_ROW)
         plan = plan_table(session, table, relation, str(table.id), frozenset(), chunk, 0)
     except SourceRefused as refused:

@@ -146,7 +146,7 @@ class PostgresSource:
     # -- starting
 
     def _refuse(self, tables: Sequence[SourceTable]) -> None:
-        """Before anything is set up: a type that cannot be kept, a table that may not be published."""
+        """Before anything is set up: a table without columns, or one that may not be published."""
         with translated("asking for the encoding"):
             encoding = self._connection.execute("SHOW server_encoding").fetchall()[0][0]
         if encoding == "SQL_ASCII":
@@ -158,7 +158,7 @@ class PostgresSource:
             patterns = ", ".join(self._config.tables)
             raise Fatal(f"No table matches {patterns}. Check `tables:` and `exclude:`, and the database of the DSN.")
         for table in tables:
-            self._relations.resolve(self._relations.describe(table.oid))
+            self._relations.describe(table)
             if not table.identified and self._config.without_identity == "refuse":
                 raise Fatal(
                     f"{table.id} has no replica identity, and `without_identity: refuse` is set. Add a primary key, "
@@ -341,7 +341,7 @@ class PostgresSource:
         return snapshot.plan_table(
             self._connection,
             table,
-            self._relations.resolve(self._relations.describe(table.oid)),
+            self._relations.resolve(self._relations.describe(table)),
             key,
             chunks.get(key, frozenset()),
             self._config.snapshot_chunk_bytes,

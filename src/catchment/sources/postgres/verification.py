@@ -160,7 +160,7 @@ class PostgresVerification:
         if not table.identified:
             return obstacle("it has no replica identity: its updates and deletes are not captured", lasting=True)
         try:
-            relation = Relations(self._connected()).resolve(Relations(self._connected()).describe(table.oid))
+            relation = Relations(self._connected()).resolve(Relations(self._connected()).describe(table))
         except SourceRefused as error:
             return obstacle(str(error), lasting=True)
         if not relation.schema.key:
@@ -180,7 +180,7 @@ def _form(session: Connection, tables: Sequence[SourceTable]) -> _Form:
         rows = session.execute(_FILES, {"oids": [table.oid for table in tables]}).fetchall()
     relations = Relations(session)
     try:
-        described = tuple(relations.describe(table.oid) for table in tables)
+        described = tuple(relations.describe(table) for table in tables)
     except SourceRefused as error:
         raise SourceUnavailable(f"{error} Run verify again.") from error
     return frozenset((row[0], row[1]) for row in rows), described
