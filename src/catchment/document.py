@@ -58,7 +58,7 @@ def read(path: Path, environ: Mapping[str, str], *, expected: str = PIPELINE_FIL
 
     expected: what is said of a file that is no mapping.
     """
-    text = _text(path)
+    text = _text(path, of_pipeline=expected == PIPELINE_FILE)
     try:
         return _document(path, text, environ, expected)
     except RecursionError:
@@ -84,15 +84,15 @@ def _document(path: Path, text: str, environ: Mapping[str, str], expected: str) 
     return Document(path, values, reader.lines)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, *, of_pipeline: bool = False) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(
-            f"There is no file {path}. Give the path of one that exists; `catchment init DIR` writes a pipeline.yaml."
-        ) from None
+        hint = "; `catchment init DIR` writes a pipeline.yaml" if of_pipeline else ""
+        raise ConfigError(f"There is no file {path}. Give the path of one that exists{hint}.") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a directory. Give the path of the pipeline.yaml in it.") from None
+        one = "the pipeline.yaml in it" if of_pipeline else "a file"
+        raise ConfigError(f"{path} is a directory. Give the path of {one}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text in UTF-8. Save it in that encoding.") from None
     except OSError as error:

@@ -190,6 +190,9 @@ def test_a_source_that_does_not_answer_ends_with_exit_code_4_and_leaves_nothing(
 def test_a_file_in_place_of_a_directory_and_the_reverse_are_told_without_a_trace(tmp_path: Path) -> None:
     path = write_pipeline(tmp_path, NOWHERE)
     for arguments, words in (
+        (("aws", "stand-in", "--dir", path), "Choose another directory"),
+        (("aws", "firehose", "--config", tmp_path), "is a directory. Give the path of a file."),
+        (("aws", "firehose", "--config", tmp_path / "none"), "Give the path of one that exists."),
         (("demo", "shop", "--dir", path), "Choose another directory"),
         (("demo", "server", path), "Choose another directory"),
         (("backup", path, tmp_path), "is a directory. Give the name of a file"),
@@ -200,6 +203,7 @@ def test_a_file_in_place_of_a_directory_and_the_reverse_are_told_without_a_trace
         assert (done.code, done.out) == (2, ""), done.err
         assert words in done.err
         assert "Traceback" not in done.err
+        assert "pipeline.yaml in it" not in done.err
     assert sorted(one.name for one in tmp_path.iterdir()) == [".env", "pipeline.yaml"]
 
 

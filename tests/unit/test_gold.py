@@ -135,6 +135,20 @@ def test_the_shops_models_load_and_say_what_they_are() -> None:
     assert all(model.key and model.description for model in models)
 
 
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("SELECT FROM (", "m.sql:1: this cannot be parsed: Expected table name but got the end of the text."),
+        ("SELECT a FROM b WHERE (", "m.sql:1: this cannot be parsed: Required keyword: 'this' missing for Paren."),
+        ("WITH a AS (SELECT 1", "m.sql:1: this cannot be parsed: Expecting )."),
+    ],
+)
+def test_sql_that_cannot_be_parsed_is_told_in_words(tmp_path: Path, sql: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_model(write(tmp_path, m=sql) / "m.sql")
+    assert str(caught.value).endswith(words)
+
+
 def test_the_gadgets_example_copied_as_cp_does_has_the_demos_models(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples" / "gadgets"
     copied = shutil.copytree(example, tmp_path / "mine", symlinks=True)

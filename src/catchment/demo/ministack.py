@@ -112,8 +112,13 @@ class MiniStack:
         if self.running:
             return self
         self.stop()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.directory} cannot be made: {error.strerror}. Choose another directory for the stand-in."
+            ) from error
         python = self._environment.make(tell)
-        self.directory.mkdir(parents=True, exist_ok=True)
         for port in (self._port, None, None, None):
             if self._started(python, port or free_port()):
                 return self

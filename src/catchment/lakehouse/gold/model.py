@@ -170,13 +170,21 @@ def parse(file: Path, text: str) -> exp.Query:
         parsed = sqlglot.parse(text, read="duckdb")
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
-        raise ConfigError(f"{file}:{first.get('line', 1)}: {first.get('description', error)}") from None
+        said = _in_words(str(first.get("description") or error))
+        raise ConfigError(f"{file}:{first.get('line', 1)}: this cannot be parsed: {said}.") from None
     except SqlglotError as error:
         raise ConfigError(f"{file}:1: {error}") from None
     trees = [tree for tree in parsed if tree is not None and not isinstance(tree, exp.Semicolon)]
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise ConfigError(f"{file}:1: a model is exactly one SELECT statement.")
     return trees[0]
+
+
+def _in_words(description: str) -> str:
+    """What the parser says, without its own names of tokens and classes."""
+    said = re.sub(r"<Token .*?text: SENTINEL,.*>", "the end of the text", description)
+    said = re.sub(r"<Token .*?text: (.*), line: \d+.*>", r"`\1`", said)
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", said).rstrip(".")
 
 
 def _statement(text: str) -> str:
