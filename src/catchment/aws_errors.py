@@ -84,17 +84,23 @@ def translated(
     except BotoCoreError as error:
         if for_good and not isinstance(error, (HTTPClientError, ConnectionError)):
             raise SourceRefused(f"AWS could not be asked while {doing}: {error}") from error
-        raise SourceUnavailable(f"AWS did not answer while {doing}: {error}") from error
+        said = str(error).rstrip(".")
+        raise SourceUnavailable(
+            f"AWS did not answer while {doing}: {said}. Is AWS_ENDPOINT_URL, or the network, right?"
+        ) from error
 
 
 def _meant(doing: str, code: str, message: str, *, wrong: bool) -> CatchmentError:
+    said = f": {message.rstrip('.')}." if message else "."
     if code in REFUSALS:
-        return SourceRefused(f"AWS refused {doing} ({code}): {message} Give the role this right, then start again.")
+        return SourceRefused(
+            f"AWS refused {doing} ({code}){said} Renew the credentials, or give the role this right, then start again."
+        )
     if code in THROTTLING:
         return SourceUnavailable(f"AWS asks for fewer calls ({code}) while {doing}.")
     if wrong:
-        return SourceRefused(f"AWS refused {doing} ({code}): {message}")
-    return SourceUnavailable(f"AWS failed while {doing} ({code}): {message}")
+        return SourceRefused(f"AWS refused {doing} ({code}){said}")
+    return SourceUnavailable(f"AWS failed while {doing} ({code}){said}")
 
 
 def _answer(error: Exception) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def test_what_is_missing_to_reach_aws_is_said(orders: AwsAccount, ask: Run, monk
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     nobody = ask("SELECT 1")
     assert nobody.code == 1
-    assert "there are no AWS credentials" in nobody.err
+    assert "No AWS credentials were found" in nobody.err
 
 
 def test_decimals_and_other_types_come_as_athena_tells_them() -> None:
