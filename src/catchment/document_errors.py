@@ -69,6 +69,11 @@ def explain(error: ValidationError, read: Document, keys: Keys) -> str:
     return "\n".join(f"{read.path}:{line}: {message}" for line, message in sorted(found, key=lambda one: one[0]))
 
 
+def sentences(error: ValidationError, keys: Keys) -> list[str]:
+    """The same of values that stand in no file: a sentence for each thing that is wrong, without its value."""
+    return [_message(details, tuple(details["loc"]), keys) for details in error.errors(include_url=False)]
+
+
 def _choice(place: Place, read: Document) -> int | None:
     """Where a place goes on with the name of a kind that its value might have had, and is no part of the file."""
     for at, step in enumerate(place):
@@ -118,7 +123,7 @@ def _sentence(text: str) -> str:
 def _unknown_key(place: Place, known: Sequence[str]) -> str:
     where = f" in `{dotted(place[:-1])}`" if place[:-1] else ""
     meant = _meant(str(place[-1]), known)
-    there = "" if meant else f"; there are: {', '.join(known)}"
+    there = "" if meant or not known else f"; there are: {', '.join(known)}"
     return _sentence(f"there is no key `{place[-1]}`{where}{meant}{there}")
 
 

@@ -90,7 +90,8 @@ def test_an_expression_that_is_not_known_is_refused(prefix: str) -> None:
         ({"dynamic_partitioning": True}, "go together"),
         ({"time_zone": "Mars/Base"}, "no time zone"),
         ({"buffer_seconds": 901}, "buffer_seconds"),
-        ({"surprise": 1}, "surprise"),
+        ({"surprise": 1}, "^test: there is no key `surprise`; there are: name, bucket"),
+        ({"bucket": 3}, "^test: `bucket` is text; put quotes around it.$"),
     ],
 )
 def test_a_delivery_stream_that_aws_would_refuse_is_refused(values: dict[str, object], words: str) -> None:

@@ -23,7 +23,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from catchment.component import ComponentConfig
-from catchment.document import read
+from catchment.document import Place, read
+from catchment.document_errors import explain
 from catchment.errors import ConfigError
 from catchment.glue import gadgets
 from catchment.glue.athena_sql import parse as parse_sql
@@ -83,11 +84,16 @@ def read_definitions(path: Path) -> Definitions:
     try:
         return Definitions.model_validate(document.values)
     except ValidationError as error:
-        problems = [
-            f"{path}:{document.line(one['loc'])}: {'.'.join(map(str, one['loc']))}: {one['msg']}."
-            for one in error.errors()
-        ]
-        raise ConfigError("\n".join(problems)) from error
+        raise ConfigError(explain(error, document, _keys)) from None
+
+
+def _keys(place: Place) -> list[str]:
+    """The keys that the mapping at a place of the file may have."""
+    if not place:
+        return list(Definitions.model_fields)
+    sections: dict[str, type[ComponentConfig]] = {"tables": DeclaredTable, "views": DeclaredView}
+    declared = sections.get(str(place[0]))
+    return list(declared.model_fields) if declared is not None and len(place) == 2 else []
 
 
 def ensure_table(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from catchment.aws.local.object_name import Prefix, error_prefix
 from catchment.aws_client import aws_client
 from catchment.document import read
+from catchment.document_errors import sentences
 from catchment.errors import ConfigError
 
 MIB = 1024 * 1024
@@ -101,8 +102,8 @@ class DeliveryStreamConfig(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigError(f"{where}: {found}.") from None
+            found = sentences(error, lambda place: () if place else tuple(cls.model_fields))
+            raise ConfigError(f"{where}: {' '.join(found)}") from None
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
 
