@@ -43,6 +43,10 @@ def served(pipeline: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[s
     assert process.stdout is not None
     try:
         yield process, process.stdout.readline()
+    except BaseException as error:
+        process.kill()
+        error.add_note(f"the server said: {process.communicate()[1]}")
+        raise
     finally:
         process.kill()
         process.communicate()
