@@ -29,9 +29,10 @@ class Onlooker:
         self._first = first
         self._second = second
 
-    def look_during(self, flush: Callable[[], object], times: int = 5) -> None:
+    def look_during(self, flush: Callable[[], object], times: int = 2) -> None:
         """Flush so many times, with looks beside it. Each flush adds as many rows to one table as to the other.
 
+        times: few, because a sink need not keep for long what a reader has begun to read.
         Fails when a look saw one table ahead of the other; raises what a count or a flush raises.
         """
         over = threading.Event()

@@ -81,7 +81,7 @@ EVERY_TYPE = TableSchema(
     ),
 )
 LANES = ("shard-0", "shard-1", "shard-2")
-LOOKS = 3
+LOOKS = 6
 """So many times somebody reads while flushes go on."""
 
 
