@@ -38,10 +38,10 @@ SILVER, QUARANTINE = "silver", "_quarantine"
 CLOCK_MICROSECONDS = 60_000_000
 
 _REFUSED = {
-    "bronze": "{table} is not set back: bronze is what was captured, and what everything else is made from.",
+    "bronze": "{table} stays as it is: bronze is what was captured, and what everything else is made from.",
     "gold": (
-        "{table} is not set back: the next refresh would make it again from what it reads. Set the silver tables back "
-        "that it reads; gold follows."
+        "{table} stays as it is: the next refresh would make it again from what it reads. Name the silver tables that "
+        "it reads; gold follows."
     ),
 }
 
@@ -77,12 +77,12 @@ def roll_back(writer: LakeWriter, task: Task) -> Mapping[str, Any]:
 
 
 def silver_table(writer: LakeWriter, wanted: str) -> LakeTable:
-    """The one silver table that is meant. Raises ConfigError, and `SinkRefused` for a table that is not silver's."""
+    """The one silver table that is meant. Raises ConfigError for a name that means none, or another layer's."""
     tables = {one.table.name(): one for one in writer.tables(("bronze", SILVER))}
     properties = {(name[0], name[-1]): dict(one.metadata.properties) for name, one in tables.items()}
     layer = wanted.partition(".")[0]
     if layer == "gold" or (layer in _REFUSED and (layer, wanted.partition(".")[2]) in properties):
-        raise SinkRefused(_REFUSED[layer].format(table=wanted))
+        raise ConfigError(_REFUSED[layer].format(table=wanted))
     found = [name for name in find(properties, wanted) if properties[name].get(KIND) == "silver"]
     if not found:
         names = [".".join(name) for name in properties if name[0] == SILVER and properties[name].get(KIND) == "silver"]
