@@ -8,30 +8,39 @@ from catchment.sources.postgres.table_form import TableForm, _digest
 
 
 def form(
-    *names: str | None, files: str = "f", ddl: str = "d", key: str = "k", late: str | None = None, key_ddl: str = ""
+    *names: str | None,
+    files: str = "f",
+    ddl: str = "d",
+    key: str = "k",
+    late: str | None = None,
+    key_ddl: str = "",
+    key_types: str = "",
 ) -> TableForm:
     columns = tuple("0000" if name is None else _digest(name) for name in names)
-    return TableForm(files, ddl, key, columns, frozenset({late} if late else ()), key_ddl)
+    return TableForm(files, ddl, key, columns, frozenset({late} if late else ()), key_ddl, key_types)
 
 
 def test_a_form_reads_back() -> None:
-    one = form("a", None, "b", late="b", key_ddl="i")
-    assert TableForm.parse(str(one)) == form("a", None, "b", key_ddl="i")
-    assert TableForm.parse(str(one).rpartition(".")[0]) == form("a", None, "b"), "as an older Catchment kept it"
+    one = form("a", None, "b", late="b", key_ddl="i", key_types="t")
+    assert TableForm.parse(str(one)) == form("a", None, "b", key_ddl="i", key_types="t")
+    older = str(one).rpartition(".")[0]
+    assert TableForm.parse(older) == form("a", None, "b", key_ddl="i"), "as an older Catchment kept it"
+    assert TableForm.parse(older.rpartition(".")[0]) == form("a", None, "b"), "as a still older one kept it"
 
 
 @pytest.mark.parametrize(
     ("now", "otherwise"),
     [
-        (form("c", "b", ddl="other", key="other", key_ddl="i"), True),
-        (form("a", "b", ddl="other", files="other", key_ddl="j"), True),
-        (form("a", "b", ddl="other", files="other", key_ddl="i"), False),
-        (form("a", "b", ddl="other", key_ddl="j"), False),
+        (form("c", "b", ddl="other", key="other", key_ddl="i", key_types="t"), True),
+        (form("a", "b", ddl="other", files="other", key_ddl="j", key_types="t"), True),
+        (form("a", "b", ddl="other", files="other", key_ddl="i", key_types="t"), False),
+        (form("a", "b", ddl="other", key_ddl="j", key_types="t"), False),
+        (form("a", "b", ddl="other", key_ddl="j", key_types="u"), True),
     ],
-    ids=["another key", "another type", "another type of another column", "statistics of the key"],
+    ids=["another key", "another type", "another type of another column", "statistics of the key", "no rewrite"],
 )
 def test_rows_with_other_keys_are_told(now: TableForm, otherwise: bool) -> None:
-    assert now.tells_rows_apart_otherwise(form("a", "b", key_ddl="i")) is otherwise
+    assert now.tells_rows_apart_otherwise(form("a", "b", key_ddl="i", key_types="t")) is otherwise
     unknown = form("a", "b")
     assert now.tells_rows_apart_otherwise(unknown) is (otherwise and now.key != unknown.key)
 

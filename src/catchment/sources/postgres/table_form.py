@@ -14,10 +14,13 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from catchment.progress import Progress
 from catchment.sources.postgres.connection import translated
 from catchment.sources.postgres.publication import SourceTable
 from catchment.sources.postgres.slot import Connection
+from catchment.sources.postgres.types import logical_type
 
 _DROPPED = "0000"
 
@@ -36,6 +39,9 @@ SELECT c.oid::int8,
    WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END),
   (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum) FROM pg_index i JOIN pg_attribute a
      ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND a.atttypid NOT IN (20, 21, 23)
+   WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END),
+  (SELECT array_agg(ARRAY[a.atttypid::int8, a.atttypmod] ORDER BY a.attnum) FROM pg_index i JOIN pg_attribute a
+     ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[])
    WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
 FROM pg_class c WHERE c.oid = ANY(%s::oid[])
 """
@@ -47,8 +53,8 @@ class TableForm:
 
     key: of the key's columns' names. columns: four hex digits of each column's name, `0000` for one that is no more.
     late: names of columns that rows from before have by a default alone; known of the catalog as it is now, not of
-    what was kept. key_ddl: which DDL wrote those of the key's columns that are no integers (integers only grow wider);
-    empty where an older Catchment kept the form.
+    what was kept. key_ddl: which DDL wrote those of the key's columns that are no integers (integers only grow wider).
+    key_types: the types that the lake has for the key's columns. Both are empty where an older Catchment kept the form.
     """
 
     files: str
@@ -57,16 +63,18 @@ class TableForm:
     columns: tuple[str, ...]
     late: frozenset[str] = frozenset()
     key_ddl: str = ""
+    key_types: str = ""
 
     def __str__(self) -> str:
-        return f"{self.files}.{self.ddl}.{self.key}.{''.join(self.columns)}.{self.key_ddl}"
+        return f"{self.files}.{self.ddl}.{self.key}.{''.join(self.columns)}.{self.key_ddl}.{self.key_types}"
 
     @classmethod
     def parse(cls, text: str) -> TableForm:
         """The inverse of str(), without `late`."""
         files, ddl, key, columns, *later = text.split(".")
         names = tuple(columns[at : at + 4] for at in range(0, len(columns), 4))
-        return cls(files, ddl, key, names, key_ddl=later[0] if later else "")
+        key_ddl, key_types = (*later, "", "")[:2]
+        return cls(files, ddl, key, names, key_ddl=key_ddl, key_types=key_types)
 
     def changed_rows_since(self, old: TableForm) -> str | None:
         """What has changed rows, since the table had the old form, without a change being sent; None for nothing."""
@@ -88,7 +96,12 @@ class TableForm:
 
     def tells_rows_apart_otherwise(self, old: TableForm) -> bool:
         """Have rows other keys than they had? Then the old rows have to go first."""
-        return self.key != old.key or (self._rewritten_since(old) and bool(old.key_ddl) and self.key_ddl != old.key_ddl)
+        if self.key != old.key:
+            return True
+        # PostgreSQL rewrites no table for timestamp → timestamptz in UTC, nor for numeric(12,2) → numeric.
+        if old.key_types and self.key_types != old.key_types:
+            return True
+        return self._rewritten_since(old) and bool(old.key_ddl) and self.key_ddl != old.key_ddl
 
     def _rewritten_since(self, old: TableForm) -> bool:
         return self.files != old.files and self.ddl != old.ddl
@@ -106,9 +119,20 @@ def read_forms(connection: Connection, tables: Iterable[SourceTable]) -> dict[in
             tuple(_DROPPED if name is None else _digest(name) for name in columns or ()),
             frozenset(late or ()),
             f"{zlib.crc32((key_ddl or '').encode()):08x}",
+            f"{zlib.crc32(' '.join(_lake_type(*one) for one in key_types or ()).encode()):08x}",
         )
-        for oid, files, ddl, columns, late, key, key_ddl in rows
+        for oid, files, ddl, columns, late, key, key_ddl, key_types in rows
     }
+
+
+def _lake_type(oid: int, typmod: int) -> str:
+    """The lake's type for a column of this type, where it is not one that the column can widen from."""
+    kind = logical_type(oid, typmod).arrow
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind):
+        return "floating"
+    return f"decimal {kind.scale}" if pa.types.is_decimal(kind) else str(kind)
 
 
 def form_key(table: SourceTable) -> str:
