@@ -233,7 +233,7 @@ NOT_REWRITTEN = {
     "numeric": "g::numeric(12,2)",
     "numeric(50,2)": "g::numeric(12,2)",
 }
-"""Types that a key gets without a rewrite of its table (in UTC), though the lake has another type for it → values before."""
+"""Types that a key gets without a rewrite of its table, in UTC, while the lake has another for it → first values."""
 
 
 def test_a_key_that_gets_another_type_without_a_rewrite_tells_rows_apart_again(
