@@ -154,6 +154,15 @@ def test_what_cannot_be_judged_is_told_and_breaks_nothing(lake: BronzeLake, read
     assert "no moment" in said["freshness_city"]
 
 
+def test_a_table_without_current_rows_is_told_with_the_reason(lake: BronzeLake, read: Read) -> None:
+    lake.create("clicks", USER, key=())
+    lake.append("clicks", {"id": 1, "email": "a@b"}, row=USER)
+    suite = judged(lake, read(clicks=["type: not_null, column: email", "type: row_count, min: 1"]))
+    assert {rule.said for rule in suite} == {
+        "Not judged: bronze.clicks has no key, so it has no current rows; query its changes in bronze.clicks."
+    }
+
+
 def test_silver_is_judged_with_its_quarantine_and_only_silver_stops_gold(lake: BronzeLake, read: Read) -> None:
     rules = read(
         orders=[

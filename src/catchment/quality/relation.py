@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 OURS = ("_version", "_committed_at", UNREPRESENTABLE, "_quality")
 """Columns of the lake's, not of the source's."""
 QUARANTINED = "_quarantined"
-_REFUSED = "refused"
-"""The one column of a view that raises why it cannot be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +65,17 @@ def _relations(connection: DuckDBPyConnection, table: str) -> set[tuple[str, str
 
 
 def _schema(connection: DuckDBPyConnection, layer: str, table: str) -> pa.Schema:
-    name = _name(layer, table)
+    # A view that only raises why it cannot be shown has columns like any other; its comment tells.
+    refused = connection.execute(
+        f"SELECT comment FROM duckdb_views() WHERE schema_name = {literal(layer)} AND view_name = {literal(table)} "
+        "AND comment IS NOT NULL"
+    ).fetchone()
+    if refused:
+        raise Unfit(str(refused[0]))
     try:
-        schema = connection.execute(f"FROM {name} LIMIT 0").to_arrow_table().schema
-        if schema.names == [_REFUSED]:
-            connection.execute(f"FROM {name}").fetchall()
+        return connection.execute(f"FROM {_name(layer, table)} LIMIT 0").to_arrow_table().schema
     except duckdb.Error as error:
-        # What the view itself raises says which table it is and what reads it.
         raise Unfit(str(error).partition("\n")[0].removeprefix("Invalid Input Error: ").rstrip(".")) from None
-    return schema
 
 
 def _name(layer: str, table: str) -> str:

@@ -79,7 +79,7 @@ def load_dead_rows(connection: DuckDBPyConnection, table: TableSnapshot) -> None
 def refuse(
     connection: DuckDBPyConnection, name: str, reason: str, columns: Callable[[], Iterable[tuple[str, str]]] = tuple
 ) -> None:
-    """Make a view that gives the reason whatever is asked of it, also a count.
+    """Make a view that gives the reason whatever is asked of it, also a count. Its comment is the reason, too.
 
     columns: names and types that it would have, so that a query of one of them is told the reason too.
     """
@@ -93,6 +93,7 @@ def refuse(
     except (duckdb.Error, KeyError):
         # Types or names that DuckDB does not have may be why the table is refused.
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {refused} WHERE {error}")
+    connection.execute(f"COMMENT ON VIEW {name} IS {literal(reason)}")
 
 
 def _columns(schema: str, table: TableSnapshot) -> Callable[[], Iterable[tuple[str, str]]]:
