@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from catchment import config
 from catchment.verify.report import Outcome
 from catchment.verify.verification import Verification
 from pipelines import workload
-from pipelines.lake import catch_up, end, query, start, write_pipeline
+from pipelines.lake import catch_up, end, query, run, start, write_pipeline
 from pipelines.workload import Workload
 from seeds import first_seed
 from statements import run_sql
@@ -261,3 +262,42 @@ def test_a_key_that_gets_another_type_without_a_rewrite_tells_rows_apart_again(
         for layer in ("silver", "current"):
             found = query(pipeline, f"SELECT count(*), count(DISTINCT sensor) FROM {layer}.t{number}")
             assert found == [(15, 15)], (layer, kind)
+
+
+def test_a_table_that_was_rolled_back_follows_its_key_to_another_type_when_it_is_resumed(
+    database_18: str, tmp_path: Path
+) -> None:
+    run_sql(
+        database_18,
+        "CREATE TABLE accounts (id bigint PRIMARY KEY, name text, note text)",
+        "INSERT INTO accounts SELECT g, 'name ' || g, 'n' FROM generate_series(1, 50) g",
+    )
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    silver = "SELECT count(*), count(DISTINCT name), min(note) FROM silver.accounts"
+    for kind, rows in (("text USING 'n' || id", 49), ("uuid USING md5(id)::uuid", 48)):
+        said = json.loads(run("snapshots", str(pipeline), "silver.accounts", "--json").stdout)
+        newest = said["tables"][0]["snapshots"][-1]["id"]
+        before = query(pipeline, silver)
+        done = run("rollback", str(pipeline), "silver.accounts", "--snapshot", str(newest))
+        assert done.returncode == 0, done.stderr
+        run_sql(
+            database_18,
+            f"ALTER TABLE accounts ALTER id TYPE {kind}",
+            f"DELETE FROM accounts WHERE name = 'name {rows}'",
+            f"UPDATE accounts SET note = 'after {rows}'",
+        )
+        catch_up(pipeline)
+        assert query(pipeline, silver) == before, "it is left alone"
+        done = run("resume", str(pipeline), "silver.accounts")
+        assert done.returncode == 0, done.stderr
+        assert query(pipeline, silver) == [(rows, rows, f"after {rows}")]
+        # From before its key had another type, too.
+        done = run("rollback", str(pipeline), "silver.accounts", "--snapshot", str(newest))
+        assert done.returncode == 0, done.stderr
+        done = run("resume", str(pipeline), "silver.accounts")
+        assert done.returncode == 0, done.stderr
+        run_sql(database_18, "UPDATE accounts SET note = 'last'")
+        catch_up(pipeline)
+        assert query(pipeline, silver) == [(rows, rows, "last")]
+        assert outcome(pipeline) is Outcome.EQUAL

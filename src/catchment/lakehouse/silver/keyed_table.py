@@ -316,7 +316,8 @@ class KeyedTable:
             return  # It would name files that no snapshot has.
         files = [{"path": one.path, "base": one.base, "rows": one.rows} for one in self._ordered]
         # Runs still name places of files that left: nothing else may have these.
-        self._index.save({"snapshot": self._merged_at, "seed": self.hash.seed.hex(), "files": files, "end": self._end})
+        stamp = {"snapshot": self._merged_at, "seed": self.hash.seed.hex(), "key": list(self.key)}
+        self._index.save({**stamp, "files": files, "end": self._end})
 
     def close(self) -> None:
         """Keep the index and let go. Of what was not committed, files that no commit was tried with are deleted."""
@@ -559,7 +560,8 @@ class KeyedTable:
             return {}
         files = stamp.get("files")
         end = stamp.get("end")
-        ours = stamp.get("seed") == self.hash.seed.hex() and self._descends_from(stamp.get("snapshot"))
+        same = stamp.get("seed") == self.hash.seed.hex() and stamp.get("key") == list(self.key)
+        ours = same and self._descends_from(stamp.get("snapshot"))
         if ours and isinstance(files, list) and isinstance(end, int):
             self._end = end
             return {one["path"]: (one["base"], one["rows"]) for one in files}
@@ -587,11 +589,13 @@ class KeyedTable:
     def _index_file(self, file: PlacedFile) -> None:
         reader = self._open_parquet(file)
         columns = list(self.key) if self.hash.exact else [*self.key, UNREPRESENTABLE]
+        # A file from before the key's type changed lacks a column of it.
+        schema = pa.schema([self._file_schema.field(name) for name in columns])
         start = file.base
         keys: list[Keys] = []
         places: list[Places] = []
         for group in range(reader.num_row_groups):
-            rows = reader.read_row_group(group, columns=self._there(reader, columns))
+            rows = _shaped(reader.read_row_group(group, columns=self._there(reader, columns)), schema)
             alive = np.flatnonzero(~self._dead[start : start + rows.num_rows])
             keys.append(self.keys_of(rows).take(alive))
             places.append(alive + start)
