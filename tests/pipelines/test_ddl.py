@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from catchment import config
 from catchment.verify.report import Outcome
 from catchment.verify.verification import Verification
@@ -301,3 +303,47 @@ def test_a_table_that_was_rolled_back_follows_its_key_to_another_type_when_it_is
         catch_up(pipeline)
         assert query(pipeline, silver) == [(rows, rows, "last")]
         assert outcome(pipeline) is Outcome.EQUAL
+
+
+OTHER_KEYS = {
+    "typed": "ALTER id TYPE text USING 'n' || id",
+    "renamed": "RENAME id TO ident",
+    "rekeyed": "DROP CONSTRAINT rekeyed_pkey, ADD PRIMARY KEY (name)",
+}
+"""DDL by the table it is done to."""
+
+
+@pytest.mark.parametrize("reread", [True, False])
+def test_rows_whose_changes_bronze_let_go_stay_when_their_key_is_another(
+    database_18: str, tmp_path: Path, reread: bool
+) -> None:
+    for table in OTHER_KEYS:
+        run_sql(
+            database_18,
+            f"CREATE TABLE {table} (id bigint PRIMARY KEY, name text NOT NULL, note text)",
+            f"INSERT INTO {table} SELECT g, 'name ' || g, 'n' FROM generate_series(1, 50) g",
+        )
+    pipeline = write_pipeline(tmp_path, database_18)
+    text = pipeline.read_text().replace("  tables:", f"  reread_after_ddl: {str(reread).lower()}\n  tables:")
+    cut = "lakehouse:\n  maintenance: {enabled: false, bronze_retention_days: 0.00001}"
+    pipeline.write_text(text.replace("lakehouse:", cut))
+    catch_up(pipeline)
+    run_sql(database_18, *(f"UPDATE {table} SET note = 'later'" for table in OTHER_KEYS))
+    catch_up(pipeline)
+
+    def is_cut() -> bool:
+        done = run("maintain", str(pipeline))
+        assert done.returncode == 0, done.stderr
+        return all(query(pipeline, f"SELECT count(*) FROM bronze.{table}") == [(0,)] for table in OTHER_KEYS)
+
+    wait_for(is_cut, what="bronze without its old changes")
+    for table, ddl in OTHER_KEYS.items():
+        run_sql(database_18, f"ALTER TABLE {table} {ddl}", f"UPDATE {table} SET note = 'last' WHERE name = 'name 7'")
+    catch_up(pipeline)
+    run_sql(database_18, *(f"UPDATE {table} SET note = 'the last' WHERE note = 'last'" for table in OTHER_KEYS))
+    catch_up(pipeline)
+    for table in OTHER_KEYS:
+        assert query(pipeline, f"SELECT count(DISTINCT name) FROM silver.{table}") == [(50,)], table
+        assert query(pipeline, f"SELECT name FROM silver.{table} WHERE note = 'the last'") == [("name 7",)], table
+    if reread:
+        assert outcome(pipeline, None) is Outcome.EQUAL

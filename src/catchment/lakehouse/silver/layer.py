@@ -146,11 +146,13 @@ class SilverLayer:
             self._begin_history(silver, bronze, marker)
             return
         log.info("silver.%s is brought up to its bronze table.", silver.name)
-        if held is None or anew:
+        cut = bronze.metadata.properties.get(BRONZE_SINCE)
+        # Rows that bronze has no more are here alone: with another key they stay, until the table was read again.
+        if held is None or (anew and not cut):
             silver.rebuild()
         else:
             silver.replay(Progress.from_json(held))
-            if silver.half_committed and silver.unresolved and not bronze.metadata.properties.get(BRONZE_SINCE):
+            if silver.half_committed and silver.unresolved and not cut:
                 # What a change did not send may have left with the row that quarantine no longer has.
                 silver.rebuild()
         self.commit(silver, marker)
