@@ -305,6 +305,27 @@ def test_a_table_that_was_rolled_back_follows_its_key_to_another_type_when_it_is
         assert outcome(pipeline) is Outcome.EQUAL
 
 
+@pytest.mark.parametrize("ddl", ["RENAME id TO number", "ALTER id TYPE text"])
+def test_a_quiet_table_whose_key_changed_is_built_anew_by_a_new_snapshot(
+    database_18: str, tmp_path: Path, ddl: str
+) -> None:
+    run_sql(
+        database_18,
+        "CREATE TABLE accounts (id bigint PRIMARY KEY, name text)",
+        "INSERT INTO accounts SELECT g, 'name ' || g FROM generate_series(1, 50) g",
+    )
+    # All that a new snapshot tells of the table is then in one commit.
+    pipeline = write_pipeline(tmp_path, database_18, flush=3)
+    catch_up(pipeline)
+    run_sql(database_18, f"ALTER TABLE accounts {ddl}")
+    done = run("run", str(pipeline), "--until-caught-up", "--resnapshot")
+    assert done.returncode == 0, done.stderr
+    # Nothing changes in it any more: the snapshot is all that ever tells of its new key.
+    catch_up(pipeline)
+    assert outcome(pipeline) is Outcome.EQUAL
+    assert query(pipeline, "SELECT count(*), count(DISTINCT name) FROM silver.accounts") == [(50, 50)]
+
+
 OTHER_KEYS = {
     "typed": "ALTER id TYPE text USING 'n' || id",
     "renamed": "RENAME id TO ident",

@@ -76,6 +76,16 @@ class SilverLayer:
                 self._tables[name] = known
             return known
 
+    def follow_keys(self) -> None:
+        """Bring up the tables whose key in bronze is another one: no change of theirs may come that would open them."""
+        with self._writer.lock:
+            for bronze in self._writer.tables(("bronze",)):
+                name = bronze.table.name()[-1]
+                silver = self._writer.existing(("silver", name)) if self._wanted(name) else None
+                wanted = key_columns(_key(bronze), sorted(_columns(bronze)))
+                if silver is not None and wanted and set(_key(silver)) != set(wanted):
+                    self.table(name)
+
     def clashes(self, name: str, columns: Collection[str]) -> bool:
         """Has the source a column of a name that silver needs? Then there is bronze, and `current`."""
         taken = {column.lower() for column in columns} & set(OUR_COLUMNS)
@@ -186,6 +196,12 @@ class SilverLayer:
     def _wanted(self, name: str) -> bool:
         wanted = self._config.silver
         return wanted if isinstance(wanted, bool) else name in wanted
+
+
+def _key(table: LakeTable) -> list[str]:
+    """A table's key, as it says itself; empty for none."""
+    key: list[str] = json.loads(table.metadata.properties.get(KEY, "[]"))
+    return key
 
 
 def _columns(bronze: LakeTable) -> set[str]:

@@ -72,6 +72,7 @@ class IcebergSink:
             target_file_bytes=config.target_file_bytes,
             submit=self._merger.submit,
         )
+        self._layer.follow_keys()
         self._writer.find_keyed = self._layer.keyed
         self._maintenance = MaintenanceService(self._writer, self._lakehouse.maintenance, self._layer.keyed)
         self._maintenance.start()
