@@ -142,9 +142,9 @@ def test_a_key_that_its_type_cannot_hold_has_its_own_history(tmp_path: Path) -> 
 
 
 def test_a_key_whose_type_changed_keeps_its_history(tmp_path: Path) -> None:
-    row = pa.schema([pa.field("id", pa.int64()), pa.field("id__v9", pa.string()), pa.field("status", pa.string())])
+    row = pa.schema([pa.field("id", pa.int64()), pa.field("id__v90009", pa.string()), pa.field("status", pa.string())])
     versions = Versions(tmp_path, row)
-    versions.add(version("c", 1, 7, "new"), version("u", 5, None, "paid", id__v9="7"))
+    versions.add(version("c", 1, 7, "new"), version("u", 5, None, "paid", id__v90009="7"))
     assert sorted(row[1:] for row in versions.history()) == [("new", 1, 5, False), ("paid", 5, None, True)]
 
 

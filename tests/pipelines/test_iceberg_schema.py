@@ -128,20 +128,20 @@ def test_an_incompatible_type_gets_a_column_of_its_own(lake: Lake, reopen: bool)
         lake.reopen()
     lake.insert(version(2, text), code="eight")
     lake.insert(version(3, number), code=9)
-    assert lake.column_type("code__v2") == StringType()
+    assert lake.column_type("code__v00002") == StringType()
     assert lake.rows() == [
-        {"id": 1, "code": 7, "code__v2": None},
-        {"id": 2, "code": None, "code__v2": "seven"},
-        {"id": 3, "code": None, "code__v2": "eight"},
-        {"id": 4, "code": 9, "code__v2": None},
+        {"id": 1, "code": 7, "code__v00002": None},
+        {"id": 2, "code": None, "code__v00002": "seven"},
+        {"id": 3, "code": None, "code__v00002": "eight"},
+        {"id": 4, "code": 9, "code__v00002": None},
     ]
 
 
 def test_a_version_column_never_takes_the_name_of_a_real_one(lake: Lake) -> None:
-    number, text, real = Column("code", pa.int32()), Column("code", pa.string()), Column("code__v2", pa.string())
-    lake.insert(version(1, number, real), code=1, code__v2="real")
-    lake.insert(version(2, text, real), code="two", code__v2="still real")
-    assert lake.rows()[1] == {"id": 2, "code": None, "code__v2": "still real", "code__v2_2": "two"}
+    number, text, real = Column("code", pa.int32()), Column("code", pa.string()), Column("code__v00002", pa.string())
+    lake.insert(version(1, number, real), code=1, code__v00002="real")
+    lake.insert(version(2, text, real), code="two", code__v00002="still real")
+    assert lake.rows()[1] == {"id": 2, "code": None, "code__v00002": "still real", "code__v00002_2": "two"}
 
 
 def test_schema_versions_and_what_the_table_says_of_its_source(lake: Lake, tmp_path: Path) -> None:
