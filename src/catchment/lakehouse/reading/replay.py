@@ -24,8 +24,8 @@ ENVELOPE = ("_version", "_committed_at", "_unrepresentable")
 """What stands beside the table's own columns, unless a column of the table has that name."""
 
 VERSION_DIGITS = 5
-"""A column that holds another one's values of another type has so many digits at least in its name: a schema's version is
-a checksum, while a source's own column may well be called `note__v2`."""
+"""A column that holds another one's values of another type has so many digits at least in its name: a schema's
+version is a checksum, while a source's own column may well be called `note__v2`."""
 VERSION = rf"__v\d{{{VERSION_DIGITS},}}(_\d+)?"
 """What is added to the source's name for it."""
 _VERSIONED = re.compile(rf"(?P<source>.+){VERSION}", re.DOTALL)
