@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from catchment.config import PipelineConfig
@@ -79,7 +80,33 @@ def _check_source(config: PipelineConfig) -> tuple[list[Finding], bool]:
         findings += transform.check_columns(columns)
     findings += _check_models(config, columns)
     findings += _check_rules(config, columns)
+    findings += check_history(config.lakehouse, {_lake_name(table): there for table, there in columns.items()})
     return findings, False
+
+
+def check_history(lakehouse: LakehouseConfig, columns: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """A warning for each entry of `lakehouse.history` that would keep nothing. columns: of the lake's tables."""
+    found = []
+    for one in lakehouse.history:
+        table = next((name for name in columns if one == name or one.startswith(f"{name}.")), None)
+        if table is None:
+            said = "is no captured table" if "." not in one else "is no column of a captured table"
+            # As the source calls it: other_schema.orders, public.orders.
+            named = next((name for name in (one.replace(".", "_"), one.rpartition(".")[2]) if name in columns), None)
+            meant = _meant(named or one.partition(".")[0], columns)
+        elif one != table and one.removeprefix(f"{table}.") not in columns[table]:
+            said, meant = f"is no column of {table}", _meant(one.removeprefix(f"{table}."), columns[table])
+        elif lakehouse.silver is False or (isinstance(lakehouse.silver, list) and table not in lakehouse.silver):
+            said, meant = f"needs {table} in `lakehouse.silver`", ""
+        else:
+            continue
+        found.append(warning(f"history {one}", f"{one} {said}: no versions are kept for it.{meant}"))
+    return found
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _check_rules(config: PipelineConfig, columns: Mapping[str, Sequence[str]]) -> list[Finding]:
