@@ -30,7 +30,9 @@ def _check_catalog(lakehouse: LakehouseConfig, directory: Path) -> Iterator[Find
     subject = "catalog"
     file = sqlite_file(catalog_properties(lakehouse.catalog, directory).get("uri"))
     if file is not None and not file.exists():
-        yield _writable(subject, file.parent, f"{file} does not exist yet and will be created.")
+        yield _abandoned(file, lakehouse, directory) or _writable(
+            subject, file.parent, f"{file} does not exist yet and will be created."
+        )
         return
     try:
         with catalog_errors("The catalog cannot be read"):
@@ -39,6 +41,18 @@ def _check_catalog(lakehouse: LakehouseConfig, directory: Path) -> Iterator[Find
         yield error(subject, str(refused))
     else:
         yield ok(subject, f"The {lakehouse.catalog.type} catalog answers; it has {len(namespaces)} namespaces.")
+
+
+def _abandoned(file: Path, lakehouse: LakehouseConfig, directory: Path) -> Finding | None:
+    """A warehouse with tables and no catalog: a run would begin a new lake among them."""
+    warehouse = local_path(catalog_properties(lakehouse.catalog, directory).get("warehouse"))
+    if warehouse is None or not any(warehouse.glob("bronze/*/metadata/*.metadata.json")):
+        return None
+    return warning(
+        "catalog",
+        f"{file} is not there, and {warehouse} holds the tables of a lake. If it was lost, put it back before the next "
+        "run: `catchment restore PIPELINE FILE --newest`. A run would begin a new lake and make the slot anew.",
+    )
 
 
 def _check_warehouse(lakehouse: LakehouseConfig, directory: Path) -> Iterator[Finding]:
