@@ -53,3 +53,10 @@ def test_the_environment_is_in_every_line_and_in_every_message() -> None:
 def test_a_source_that_cannot_count_bytes_is_behind_by_time_alone() -> None:
     assert "behind 0 ms" in line(Report(0.0, "running"))
     assert "behind 5.0 kB, 0 ms" in line(Report(0.0, "running", lag_bytes=5_000))
+
+
+def test_a_dry_run_calls_nothing_durable() -> None:
+    stream = io.StringIO()
+    ProgressLine(stream, lands=False).report(Report(0.0, "running"))
+    assert "durable" not in stream.getvalue()
+    assert "durable" in line(Report(0.0, "running"))

@@ -18,10 +18,12 @@ CLEAR = "\r\x1b[K"
 class ProgressLine:
     """Reports as one line, and log messages above it. Takes reports from one thread.
 
-    environment: said in every line, so that those of several can be kept in one place.
+    environment: said in every line, so that those of several can be kept in one place. lands: False for a dry run,
+    of which nothing is durable.
     """
 
-    def __init__(self, stream: TextIO | None = None, environment: str | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, environment: str | None = None, *, lands: bool = True) -> None:
+        self._lands = lands
         self._where = f"[{environment}] " if environment else ""
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
@@ -35,7 +37,7 @@ class ProgressLine:
         if not self._terminal and report.state == self._state and now - self._told_at < LINE_SECONDS:
             return
         self._told_at, self._state = now, report.state
-        text = f"{self._where}{line(report)}"
+        text = f"{self._where}{line(report, lands=self._lands)}"
         self._text = text
         if self._terminal:
             # A line that is wider than the terminal would wrap, and its beginning could not be written over.
@@ -71,7 +73,7 @@ def log_to(stream: TextIO, where: str = "") -> None:
     logging.getLogger(LOGGER).addHandler(handler)
 
 
-def line(report: Report) -> str:
+def line(report: Report, *, lands: bool = True) -> str:
     """A report in one line."""
     changes = sum(table.changes for table in report.tables.values())
     durable = sum(table.durable_changes for table in report.tables.values())
@@ -79,7 +81,7 @@ def line(report: Report) -> str:
     parts = [
         f"{report.state}{f' ({report.mode})' if report.mode else ''}",
         f"{changes:,} changes ({rate:,.0f}/s)",
-        f"{durable:,} durable",
+        *([f"{durable:,} durable"] if lands else []),
         f"behind {size(report.lag_bytes)}, {duration(report.lag_ms / 1000)}"
         if report.lag_bytes is not None
         else f"behind {duration(report.lag_ms / 1000)}",

@@ -83,7 +83,7 @@ def _dry_run(config: PipelineConfig, as_json: bool) -> None:
     from catchment.cli.signals import stop_on_signals
     from catchment.sinks.counting import Counts
 
-    shown, counts = ProgressLine(environment=config.environment), Counts()
+    shown, counts = ProgressLine(environment=config.environment, lands=False), Counts()
     shown.log(config.telemetry.log_level)
     built = config.build_dry(counts, [shown])
     with stop_on_signals() as stop:
