@@ -107,7 +107,7 @@ def test_init_writes_a_pipeline_that_validates_and_never_overwrites(tmp_path: Pa
     directory = tmp_path / "My Lake 2"
     assert run_command("init", directory).code == 0
     text = (directory / "pipeline.yaml").read_text()
-    assert "name: my_lake\n" in text
+    assert "name: my_lake_2\n" in text
     checked = run_command("validate", directory / "pipeline.yaml", "--offline", SOURCE_DSN=NOWHERE)
     assert checked.code == 0, checked.err
     assert "orders_by_status" in checked.out
@@ -118,6 +118,13 @@ def test_init_writes_a_pipeline_that_validates_and_never_overwrites(tmp_path: Pa
     assert (directory / ".env.example").exists()
     assert "kept" in again.err
     assert "wrote" in again.err
+
+
+@pytest.mark.parametrize(("directory", "name"), [("shop2", "shop2"), ("2026-shop-", "shop"), ("42", "pipeline")])
+def test_init_names_pipelines_of_two_directories_apart(tmp_path: Path, directory: str, name: str) -> None:
+    # Their names are their slots': shop1 and shop2 may read one database.
+    run_command("init", tmp_path / directory)
+    assert f"name: {name}\n" in (tmp_path / directory / "pipeline.yaml").read_text()
 
 
 def test_init_where_nothing_can_be_written_says_so(tmp_path: Path) -> None:

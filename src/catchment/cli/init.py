@@ -104,5 +104,5 @@ def _name(directory: Path) -> str:
     """A pipeline's name after the directory's."""
     import re
 
-    name = re.sub(r"[^a-z0-9_-]+", "_", directory.resolve().name.lower()).strip("_-0123456789")
-    return name[:40] or "pipeline"
+    name = re.sub(r"[^a-z0-9_-]+", "_", directory.resolve().name.lower())
+    return name.lstrip("_-0123456789")[:40].rstrip("_-") or "pipeline"
