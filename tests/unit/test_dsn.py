@@ -1,12 +1,12 @@
-"""A DSN that cannot be read is told without any of its text: what is malformed may be the password."""
+"""A DSN that cannot be read is told without its text, which may be the password; one that leads nowhere, with what to do."""
 
 from __future__ import annotations
 
 import pytest
 
 from catchment.demo.shop import connect as connect_to_shop
-from catchment.errors import ConfigError
-from catchment.sources.postgres.connection import conninfo
+from catchment.errors import ConfigError, SourceUnavailable
+from catchment.sources.postgres.connection import connect, conninfo
 
 MALFORMED = [
     "postgres//app:geheim@127.0.0.1/shop",
@@ -46,3 +46,9 @@ def test_it_is_a_wrong_configuration_and_nothing_of_it_is_said(dsn: str) -> None
 )
 def test_every_form_that_libpq_takes_is_taken(dsn: str) -> None:
     assert "application_name=test" in conninfo(dsn, "test")
+
+
+def test_a_server_that_is_not_there_is_told_with_what_to_look_at() -> None:
+    with pytest.raises(SourceUnavailable) as away:
+        connect(conninfo("postgresql://nobody@127.0.0.1:1/nothing", "test"))
+    assert str(away.value).endswith("Check that the server runs, and that the DSN leads to it.")

@@ -25,6 +25,8 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "0",
 }
 
+CONNECTING = "connecting"
+
 _HOPELESS = (
     "password authentication failed",
     "does not exist",
@@ -78,7 +80,7 @@ def _is_plausible(hosts: str, ports: str) -> bool:
 
 def connect(info: str) -> psycopg.Connection[tuple[object, ...]]:
     """An autocommit connection. Raises SourceUnavailable or SourceRefused."""
-    with translated("connecting"):
+    with translated(CONNECTING):
         return psycopg.connect(info, autocommit=True)
 
 
@@ -107,7 +109,8 @@ def refusal(doing: str, message: str) -> SourceRefused | SourceUnavailable:
         return SourceRefused(
             f"PostgreSQL refused while {doing}: {first}. Check the DSN; `catchment validate` says what else is missing."
         )
-    return SourceUnavailable(f"PostgreSQL cannot be reached or hung up while {doing}: {said}.")
+    check = " Check that the server runs, and that the DSN leads to it." if doing == CONNECTING else ""
+    return SourceUnavailable(f"PostgreSQL cannot be reached or hung up while {doing}: {said}.{check}")
 
 
 def _primary(error: psycopg.Error) -> str:
