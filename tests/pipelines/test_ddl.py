@@ -368,3 +368,35 @@ def test_rows_whose_changes_bronze_let_go_stay_when_their_key_is_another(
         assert query(pipeline, f"SELECT name FROM silver.{table} WHERE note = 'the last'") == [("name 7",)], table
     if reread:
         assert outcome(pipeline, None) is Outcome.EQUAL
+
+
+def test_changes_from_before_a_truncate_that_come_after_it_bring_no_rows_back(database_18: str, tmp_path: Path) -> None:
+    tables = {
+        "typed": ["ALTER TABLE typed ALTER id TYPE text"],
+        "made_anew": [
+            "DROP TABLE made_anew",
+            "CREATE TABLE made_anew (id bigint PRIMARY KEY, name text)",
+            "INSERT INTO made_anew SELECT g + 100, 'name ' || g FROM generate_series(1, 52) g",
+        ],
+    }
+    for table in tables:
+        run_sql(
+            database_18,
+            f"CREATE TABLE {table} (id bigint PRIMARY KEY, name text)",
+            f"INSERT INTO {table} SELECT g, 'name ' || g FROM generate_series(1, 50) g",
+        )
+    pipeline = write_pipeline(tmp_path, database_18)
+    catch_up(pipeline)
+    for table, statements in tables.items():
+        # Nobody has read these when the table is found to be another one.
+        run_sql(
+            database_18,
+            f"UPDATE {table} SET name = 'other' WHERE id = 7",
+            f"INSERT INTO {table} VALUES (51, 'name 51'), (52, 'name 52')",
+            *statements,
+        )
+    catch_up(pipeline)
+    for table in tables:
+        for layer in ("silver", "current"):
+            assert query(pipeline, f"SELECT count(*) FROM {layer}.{table}") == [(52,)], (layer, table)
+    assert outcome(pipeline, None) is Outcome.EQUAL

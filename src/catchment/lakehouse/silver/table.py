@@ -61,6 +61,9 @@ Stands in the snapshots' summaries too."""
 SNAPSHOT_VERSION_PROPERTY = "catchment.snapshot-version"
 """The highest version of a snapshot row that was merged, in hex: later changes need no comparison."""
 
+TRUNCATED_PROPERTY = "catchment.truncated-version"
+"""The version of the latest truncate that was merged, in hex: older changes that come after it bring no row."""
+
 UNRESOLVED_PROPERTY = "catchment.unresolved"
 """`true` while rows lack values that a snapshot that goes on will bring."""
 
@@ -152,6 +155,7 @@ class SilverTable:
         self.versions = self._versions(row) if plan.history is not None else None
         properties = self.main.lake.metadata.properties
         self._snapshot_version = bytes.fromhex(properties.get(SNAPSHOT_VERSION_PROPERTY, ""))
+        self._truncated = bytes.fromhex(properties.get(TRUNCATED_PROPERTY, ""))
         self._unresolved = UNRESOLVED_PROPERTY in properties and properties[UNRESOLVED_PROPERTY] == "true"
         self._newest: dict[str, bytes] = {}
         self.begin_after(properties.get(NEWEST_VERSIONS_PROPERTY, "{}"))
@@ -277,6 +281,7 @@ class SilverTable:
         mine = {
             **self._kind("silver"),
             SNAPSHOT_VERSION_PROPERTY: self._snapshot_version.hex(),
+            TRUNCATED_PROPERTY: self._truncated.hex(),
             NEWEST_VERSIONS_PROPERTY: newest,
             UNRESOLVED_PROPERTY: str(self._unresolved).lower(),
         }
@@ -357,7 +362,7 @@ class SilverTable:
             table.truncate()
         self._stones.close()
         self._stones = Tombstones()
-        self._unresolved, self._snapshot_version = False, b""
+        self._unresolved, self._snapshot_version, self._truncated = False, b"", b""
         self._newest.clear()
         self._remembered_since = None
         self._rebuilding = self._versions_known
@@ -436,7 +441,8 @@ class SilverTable:
             self._remember_left_keys(changes)
             changes = in_order(changes)
         fold = Fold(changes, self.key, self.main.keys_of)
-        if not overtaken and (chunk or pc.min(changes.column("_version")).as_py() <= self._snapshot_version):
+        settled = max(self._snapshot_version, self._truncated)
+        if not overtaken and (chunk or pc.min(changes.column("_version")).as_py() <= settled):
             fold.drop(self._late(fold, remembered=chunk))
         stored = Stored(self.tables, fold, self._miss)
         if self.versions is not None and not self._rebuilding:
@@ -491,6 +497,8 @@ class SilverTable:
         keys, versions = fold.keys(events), fold.versions(events)
         # A change by which a key is left may be remembered already, from bronze: made anew, the row is still there.
         late = self._stones.cover(keys, versions, fold.gone) if remembered else np.zeros(len(fold), np.bool_)
+        # A table that is read anew is truncated in a lane of its own, before the stream has come so far.
+        late |= np.asarray(pc.less_equal(versions, pa.scalar(self._truncated, pa.binary())))
         for table in self.tables:
             found = table.find(keys)
             known = np.flatnonzero(found != NOWHERE)
@@ -526,6 +534,7 @@ class SilverTable:
 
     def _truncate(self, version: bytes, change: pa.RecordBatch) -> None:
         self._stones.truncate(version)
+        self._truncated = max(self._truncated, version)
         if self.versions is not None:
             self.versions.truncate(change)
         for table in self.tables:
