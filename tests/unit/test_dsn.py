@@ -1,4 +1,4 @@
-"""A DSN that cannot be read is told without its text, which may be the password; one that leads nowhere, with advice."""
+"""A DSN that cannot be read is told without its text, maybe a password; one that leads nowhere, with advice."""
 
 from __future__ import annotations
 
