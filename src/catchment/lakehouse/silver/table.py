@@ -498,7 +498,7 @@ class SilverTable:
         # A change by which a key is left may be remembered already, from bronze: made anew, the row is still there.
         late = self._stones.cover(keys, versions, fold.gone) if remembered else np.zeros(len(fold), np.bool_)
         # A table that is read anew is truncated in a lane of its own, before the stream has come so far.
-        late |= np.asarray(pc.less_equal(versions, pa.scalar(self._truncated, pa.binary())))
+        late[np.asarray(pc.less_equal(versions, pa.scalar(self._truncated, pa.binary())))] = True
         for table in self.tables:
             found = table.find(keys)
             known = np.flatnonzero(found != NOWHERE)
