@@ -78,6 +78,7 @@ class PostgresSource:
         self._behind_since: float | None = None
         self._durable = Progress()
         self._waiting: set[str] = set()
+        self._ahead: dict[int, SourceTable] = {}
         self._unkept: set[int] = set()
         self._lag: int | None = None
 
@@ -103,6 +104,7 @@ class PostgresSource:
     def next(self, timeout: float) -> Event | None:
         deadline = time.monotonic() + timeout
         while not self._pending:
+            self._read_what_was_ahead()
             self._look_for_tables()
             left = deadline - time.monotonic()
             item = self._inbox.get(max(0.0, left), chunks_too=not self._decoder.in_transaction)
@@ -324,6 +326,8 @@ class PostgresSource:
         if self._config.snapshot == "never":
             return
         left = [one for one in tables if self._decoder.progress.chunks.get(self._key(one)) != ALL_CHUNKS]
+        self._ahead |= {one.oid: one for one in left if self._is_ahead(one)}
+        left = [one for one in left if one.oid not in self._ahead]
         if not left:
             return
         forms = read_forms(self._connection, left)
@@ -334,6 +338,29 @@ class PostgresSource:
             self._begin(left, exported, forms)
         finally:
             exporter.close()
+
+    def _is_ahead(self, table: SourceTable) -> bool:
+        """Is the stream still before the moment when the table was found to have another key?
+
+        What comes until then knows the old key only: after the new one it would be taken for the newer.
+        """
+        key = self._key(table)
+        here = self._decoder.progress.positions.get(self._lane)
+        return (
+            self._decoder.progress.chunks.get(key) == frozenset({snapshot.REKEYED})
+            and here is not None
+            and position_lsn(here) < int(key.rpartition("/")[2], 16)
+        )
+
+    def _read_what_was_ahead(self) -> None:
+        """Read the tables that the stream has come to meanwhile."""
+        if not self._ahead or self._decoder.in_transaction:
+            return
+        reached = [one for one in self._ahead.values() if not self._is_ahead(one)]
+        for table in reached:
+            del self._ahead[table.oid]
+        there = {table.oid for table in self._tables.values()}
+        self._read_tables([table for table in reached if table.oid in there])
 
     def _plan(self, table: SourceTable, lsn: int) -> TableSnapshot:
         chunks, key = self._decoder.progress.chunks, self._key(table)
