@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import duckdb
@@ -147,10 +146,3 @@ def test_sql_that_cannot_be_parsed_is_told_in_words(tmp_path: Path, sql: str, wo
     with pytest.raises(ConfigError) as caught:
         read_model(write(tmp_path, m=sql) / "m.sql")
     assert str(caught.value).endswith(words)
-
-
-def test_the_gadgets_example_copied_as_cp_does_has_the_demos_models(tmp_path: Path) -> None:
-    example = Path(__file__).parents[2] / "examples" / "gadgets"
-    copied = shutil.copytree(example, tmp_path / "mine", symlinks=True)
-    demos = load_models(Path(catchment.demo.__file__).parent / "gadgets" / "gold")
-    assert [(one.name, one.sql) for one in load_models(copied / "gold")] == [(one.name, one.sql) for one in demos]
