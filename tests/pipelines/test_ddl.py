@@ -179,7 +179,8 @@ KEYS = [
 
 def test_a_table_that_gets_another_key_is_built_anew(database_18: str, tmp_path: Path) -> None:
     workload.set_up(database_18, 50)
-    pipeline = write_pipeline(tmp_path, database_18)
+    pipeline = write_pipeline(tmp_path, database_18, flush=60.0)
+    pipeline.write_text(pipeline.read_text().replace("lakehouse:", "lakehouse:\n  history: [accounts]"))
     run_sql(database_18, "UPDATE accounts SET name = 'name' WHERE name IS NULL")
     catch_up(pipeline)
     for statement in KEYS:
@@ -191,6 +192,10 @@ def test_a_table_that_gets_another_key_is_built_anew(database_18: str, tmp_path:
         )
         catch_up(pipeline)
         assert outcome(pipeline) is Outcome.EQUAL, statement
+        versions = query(
+            pipeline, "SELECT count(*), count(DISTINCT name) FROM silver.accounts_history WHERE is_current"
+        )
+        assert versions == query(pipeline, "SELECT count(*), count(DISTINCT name) FROM silver.accounts"), statement
 
 
 KEY_TYPES = [
@@ -204,13 +209,14 @@ KEY_TYPES = [
 """Each gives every row another key, the last one in a column that held it before."""
 
 
-def test_a_key_that_gets_another_type_tells_rows_apart_again(database_18: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flush", [0.1, 60.0], ids=["many flushes", "one flush"])
+def test_a_key_that_gets_another_type_tells_rows_apart_again(database_18: str, tmp_path: Path, flush: float) -> None:
     run_sql(
         database_18,
         "CREATE TABLE accounts (id bigint, kind int, name text, note text, PRIMARY KEY (id, kind))",
         "INSERT INTO accounts SELECT g, g % 2, 'name ' || g, repeat('x', g) FROM generate_series(1, 50) g",
     )
-    pipeline = write_pipeline(tmp_path, database_18)
+    pipeline = write_pipeline(tmp_path, database_18, flush=flush)
     pipeline.write_text(pipeline.read_text().replace("lakehouse:", "lakehouse:\n  history: [accounts]"))
     catch_up(pipeline)
     for number, kind in enumerate(KEY_TYPES):

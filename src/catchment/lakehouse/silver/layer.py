@@ -159,6 +159,9 @@ class SilverLayer:
         cut = bronze.metadata.properties.get(BRONZE_SINCE)
         # Rows that bronze has no more are here alone: with another key they stay, until the table was read again.
         if held is None or (anew and not cut):
+            if held is not None and silver.versions is not None and not silver.lacks_history:
+                # Rows made anew are in history already; what bronze got alone, while the key changed, is not.
+                silver.replay(Progress.from_json(held))
             silver.rebuild()
         else:
             silver.replay(Progress.from_json(held))
