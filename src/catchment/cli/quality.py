@@ -136,16 +136,15 @@ def _judge_source(config: PipelineConfig, rules: QualityRules, rows: int | None,
 
 def _keys(config: PipelineConfig) -> Mapping[str, Sequence[str]]:
     """Table → its key's columns."""
-    import json
     from contextlib import closing
 
     from catchment.lakehouse.catalog import load_catalog
-    from catchment.lakehouse.properties import KEY
+    from catchment.lakehouse.properties import key_of
     from catchment.lakehouse.reading.moment import LakeReader
 
     with closing(load_catalog(config.lakehouse.catalog, config.directory)) as catalog:
         tables = LakeReader(catalog).tables(("bronze",))
-    return {table.name: json.loads(table.properties.get(KEY, "[]")) for table in tables}
+    return {table.name: key_of(table.properties) for table in tables}
 
 
 def _write_page(config: PipelineConfig, suite: Suite, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from catchment.progress import Progress
@@ -22,6 +23,11 @@ PINNED = "catchment.pinned"
 """Set by a rollback: the table stays as it is until it is resumed."""
 BRONZE_SINCE = "catchment.bronze-since"
 """Of a bronze table whose first changes were let go: from when on it is whole, ISO 8601."""
+
+
+def key_of(properties: Mapping[str, str]) -> tuple[str, ...]:
+    """The key's columns of a table by its properties; none where nothing is said."""
+    return tuple(json.loads(properties.get(KEY, "[]")))
 
 
 def marker_of(properties: Mapping[str, str]) -> Progress | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from catchment import config
 from catchment.lakehouse.catalog import load_catalog
-from catchment.lakehouse.properties import KEY
+from catchment.lakehouse.properties import key_of
 from catchment.lakehouse.reading.connection import open_duckdb, show
 from catchment.lakehouse.reading.moment import LakeReader, TableSnapshot
 from catchment.lakehouse.sql import identifier, literal
@@ -72,7 +71,7 @@ def silver_differences(lakehouse: LakehouseConfig, directory: Path) -> dict[str,
 
 def _differences(lake: DuckDBPyConnection, bronze: TableSnapshot, *, with_quarantine: bool) -> list[Difference]:
     name = identifier(bronze.name)
-    key = json.loads(bronze.properties[KEY])
+    key = key_of(bronze.properties)
     columns = ", ".join(identifier(row[0]) for row in lake.execute(f"DESCRIBE current.{name}").fetchall())
     apart = f"UNION ALL BY NAME FROM silver.{identifier(f'{bronze.name}_quarantine')}" if with_quarantine else ""
     # A column that only bronze has so far is NULL in silver.

@@ -8,7 +8,6 @@ table without silver is what all of its bronze amounts to.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import pyarrow as pa
 from pyiceberg.types import StructType
 
 from catchment.lakehouse.file_schema import Arrangement
-from catchment.lakehouse.properties import KEY, marker_of
+from catchment.lakehouse.properties import key_of, marker_of
 from catchment.lakehouse.reading import bronze
 from catchment.lakehouse.reading.bronze import Unreadable, duck_type
 from catchment.lakehouse.reading.connection import show
@@ -96,7 +95,7 @@ class _TableAt:
         assert isinstance(row, StructType)  # noqa: S101 - bronze is made so
         self.row = row
         self._types = {field.name: field.field_type for field in row.fields}
-        self._key = tuple(json.loads(changes.properties.get(KEY, "[]")))
+        self._key = key_of(changes.properties)
         self._textual = [name for name in self._key if may_be_unrepresentable(self._types[name])]
         lower = [name.lower() for name in self._types]
         if len(set(lower)) < len(lower):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from catchment.errors import ConfigError
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.maintenance.maintainer import Maintainer
 from catchment.lakehouse.maintenance.table_files import TableFiles
-from catchment.lakehouse.properties import KEY, TABLE
+from catchment.lakehouse.properties import TABLE, key_of
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.keyed_table import KeyedTable
 from catchment.lakehouse.table import LakeTable
@@ -79,7 +78,7 @@ def _keyed_tables(writer: LakeWriter) -> Iterator[FindKeyed]:
     opened: dict[str, KeyedTable] = {}
 
     def find(table: LakeTable) -> KeyedTable | None:
-        key = tuple(json.loads(table.metadata.properties.get(KEY, "[]")))
+        key = key_of(table.metadata.properties)
         if key and table.name not in opened:
             target = writer.lakehouse.maintenance.target_file_bytes
             with writer.lock:

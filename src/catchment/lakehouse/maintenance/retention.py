@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from catchment.lakehouse.catalog import local_path
 from catchment.lakehouse.maintenance.table_files import TableFiles
-from catchment.lakehouse.properties import KEY, PINNED, marker_of
+from catchment.lakehouse.properties import PINNED, key_of, marker_of
 from catchment.lakehouse.table import LakeTable
 from catchment.progress import Progress
 
@@ -41,7 +40,7 @@ def held_by_silver(bronze: LakeTable, silver: LakeTable | None) -> bool:
 
     A table without a key never has a silver table: its changes are all there is, and go by their age.
     """
-    if not json.loads(bronze.metadata.properties.get(KEY, "[]")):
+    if not key_of(bronze.metadata.properties):
         return True
     if silver is None or silver.metadata.properties.get(PINNED):
         return False

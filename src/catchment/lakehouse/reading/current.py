@@ -5,10 +5,9 @@ Slow, simple and correct: it keeps no state of its own, and is what faster layer
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from catchment.lakehouse.properties import BRONZE_SINCE, KEY
+from catchment.lakehouse.properties import BRONZE_SINCE, key_of
 from catchment.lakehouse.reading.bronze import Unreadable
 from catchment.lakehouse.reading.replay import Replay
 from catchment.lakehouse.sql import identifier
@@ -38,7 +37,7 @@ def replay_of(table: TableSnapshot, changes: str) -> str:
     """
     after = row_type(table)
     types = {field.name: field.field_type for field in after.fields}
-    key = tuple(json.loads(table.properties.get(KEY, "[]")))
+    key = key_of(table.properties)
     if not key or not types.keys() >= set(key):
         raise Unreadable(f"{table} has no key, so it has no current rows; query its changes in {table}")
     uncertain = [name for name in key if may_be_unrepresentable(types[name])]

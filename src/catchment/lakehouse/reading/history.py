@@ -6,11 +6,10 @@ equal neighbours the first counts, and a row ends where the next begins, where i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from catchment.lakehouse.properties import KEY, KIND
+from catchment.lakehouse.properties import KIND, key_of
 from catchment.lakehouse.reading.bronze import Unreadable
 from catchment.lakehouse.reading.current import may_be_unrepresentable
 from catchment.lakehouse.reading.replay import source_column, source_key
@@ -40,7 +39,7 @@ def relation(table: TableSnapshot) -> str:
     valid), `is_current`; these have a leading underscore where the table has columns of their names.
     """
     types = {field.name: field.field_type for field in table.schema.fields}
-    key = tuple(json.loads(table.properties.get(KEY, "[]")))
+    key = key_of(table.properties)
     if not key or not types.keys() >= {*key, *_OF_A_CHANGE}:
         raise Unreadable(f"{table} is no table of versions: it lacks a key, or the columns of a change")
     columns = tuple(name for name in types if name not in _OF_A_CHANGE)

@@ -7,14 +7,13 @@ else from the nearest kept snapshot of its silver table, brought forward by what
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from catchment.errors import ConfigError
-from catchment.lakehouse.properties import BRONZE_SINCE, KEY
+from catchment.lakehouse.properties import BRONZE_SINCE, key_of
 from catchment.lakehouse.reading import bronze, views
 from catchment.lakehouse.reading import history as history_view
 from catchment.lakehouse.reading.bronze import Unreadable
@@ -132,7 +131,7 @@ class Past:
     def _show_rows(self, name: str) -> None:
         """`current` and `silver` of one source table."""
         silver = self._tables.get(("silver", name))
-        if silver is None and not json.loads(self._tables["bronze", name].properties.get(KEY, "[]")):
+        if silver is None and not key_of(self._tables["bronze", name].properties):
             return
         targets = [f"current.{name}", *([f"silver.{name}"] if silver is not None else [])]
         if ("silver", f"{name}_quarantine") in self._tables:
@@ -264,7 +263,7 @@ class Past:
 
     def _is_whole(self, name: str, versions: TableSnapshot) -> bool:
         """Has the history a beginning of each row that there is or was? It may have been switched on late."""
-        key = ", ".join(identifier(one) for one in json.loads(versions.properties[KEY]))
+        key = ", ".join(identifier(one) for one in key_of(versions.properties))
         every = bronze.relation(versions)
         # A row that came by a change of its key begins with the update that ended it under its old one.
         late, missing = self._connection.execute(f"""

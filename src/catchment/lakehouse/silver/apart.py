@@ -6,7 +6,6 @@ on. Only the last step, what bronze got meanwhile, is done under the writer's lo
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import threading
@@ -21,7 +20,7 @@ from pyiceberg.table.snapshots import Snapshot
 from catchment.errors import SinkUnavailable
 from catchment.lakehouse.catalog import catalog_errors
 from catchment.lakehouse.manifests import Manifests
-from catchment.lakehouse.properties import KEY, MARKER, marker_of
+from catchment.lakehouse.properties import MARKER, key_of, marker_of
 from catchment.lakehouse.recovery.rollback import Target, files_at, newest_at
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.layer import SilverLayer
@@ -213,7 +212,7 @@ def bringing_up(writer: LakeWriter, name: str, start: Mapping[str, Target] | Non
     directory = Path(tempfile.mkdtemp(dir=place, prefix="apart-"))
     try:
         layer = SilverLayer(apart, writer.lakehouse, writer.directory)
-        key = json.loads(bronze.metadata.properties[KEY])
+        key = key_of(bronze.metadata.properties)
         silver = SilverTable(apart, bronze, key, directory, layer.plan(name), lambda task: task())
         with closing(silver):
             yield SilverApart(writer, silver, bronze, start)

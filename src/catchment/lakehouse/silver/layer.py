@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pyiceberg.types import StructType
 from catchment.errors import ConfigError
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
-from catchment.lakehouse.properties import BRONZE_SINCE, KEY, MARKER
+from catchment.lakehouse.properties import BRONZE_SINCE, MARKER, key_of
 from catchment.lakehouse.reading.replay import key_columns
 from catchment.lakehouse.silver.keyed_table import KeyedTable
 from catchment.lakehouse.silver.table import OUR_COLUMNS, SilverPlan, SilverTable, Submit
@@ -64,7 +63,7 @@ class SilverLayer:
                 bronze = self._writer.existing(("bronze", name))
                 if bronze is None or not self._wanted(name):
                     return None
-                columns = key if key is not None else json.loads(bronze.metadata.properties.get(KEY, "[]"))
+                columns = key if key is not None else key_of(bronze.metadata.properties)
                 if not columns or self.clashes(name, _columns(bronze)):
                     return None
                 if known is not None:
@@ -82,8 +81,8 @@ class SilverLayer:
             for bronze in self._writer.tables(("bronze",)):
                 name = bronze.table.name()[-1]
                 silver = self._writer.existing(("silver", name)) if self._wanted(name) else None
-                wanted = key_columns(_key(bronze), sorted(_columns(bronze)))
-                if silver is not None and wanted and set(_key(silver)) != set(wanted):
+                wanted = key_columns(key_of(bronze.metadata.properties), sorted(_columns(bronze)))
+                if silver is not None and wanted and set(key_of(silver.metadata.properties)) != set(wanted):
                     self.table(name)
 
     def clashes(self, name: str, columns: Collection[str]) -> bool:
@@ -148,7 +147,7 @@ class SilverLayer:
         """Silver is behind bronze where it was just switched on, or where tables are committed one by one."""
         marker = bronze.metadata.properties.get(MARKER)
         held = silver.main.lake.metadata.properties.get(MARKER)
-        anew = json.loads(silver.main.lake.metadata.properties.get(KEY, "[]")) != list(silver.key)
+        anew = key_of(silver.main.lake.metadata.properties) != silver.key
         if marker is None or silver.pinned:
             return
         if marker == held and not anew:
@@ -199,12 +198,6 @@ class SilverLayer:
     def _wanted(self, name: str) -> bool:
         wanted = self._config.silver
         return wanted if isinstance(wanted, bool) else name in wanted
-
-
-def _key(table: LakeTable) -> list[str]:
-    """A table's key, as it says itself; empty for none."""
-    key: list[str] = json.loads(table.metadata.properties.get(KEY, "[]"))
-    return key
 
 
 def _columns(bronze: LakeTable) -> set[str]:
