@@ -7,7 +7,6 @@ new values go to a column of their own, `<name>__v<schema version>`: never a sta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -35,7 +34,7 @@ from pyiceberg.types import (
 )
 
 from catchment.errors import SinkRefused
-from catchment.lakehouse.reading.replay import VERSION, VERSION_DIGITS
+from catchment.lakehouse.column_versions import source_column, versioned_column
 from catchment.schema import UTC_MICROSECONDS
 
 
@@ -115,13 +114,13 @@ class _Fitting:
         """The name under which the table can take a column: its own, or that of one of its versions."""
         if column.name not in fields:
             return str(column.name)
-        versions = [n for n in fields if n not in taken and re.fullmatch(re.escape(column.name) + VERSION, n)]
+        versions = [n for n in fields if n not in taken and source_column(n, [column.name]) == column.name]
         candidates = [column.name, *reversed(versions)]
         for fits in (_same, _holds, _widens):
             for name in candidates:
                 if fits(fields[name].field_type, column.type):
                     return str(name)
-        fresh = f"{column.name}__v{self._version:0{VERSION_DIGITS}}"
+        fresh = versioned_column(column.name, self._version)
         names = (fresh, *(f"{fresh}_{n}" for n in range(2, 1000)))
         return next(name for name in names if name not in fields and name not in taken)
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catchment.errors import ConfigError, SinkRefused
+from catchment.lakehouse.column_versions import places_of, source_key
 from catchment.lakehouse.properties import PINNED
-from catchment.lakehouse.reading.replay import key_columns, source_key
 from catchment.lakehouse.recovery.rollback import silver_table
 from catchment.lakehouse.recovery.tasks import Task
 from catchment.lakehouse.silver.apart import bringing_up
@@ -98,7 +98,7 @@ def _texts(rows: pa.Table, key: Sequence[str]) -> pa.ChunkedArray:
     columns = []
     for name in source_key(key):
         # After a change of its type the newest column has the value.
-        held = [pc.cast(rows.column(one), pa.string()) for one in reversed(key_columns([name], key))]
+        held = [pc.cast(rows.column(one), pa.string()) for one in places_of(name, key)]
         columns.append(pc.coalesce(*held))
     return columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, _BETWEEN)
 

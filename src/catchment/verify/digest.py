@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from pyiceberg.types import StructType
 
+from catchment.lakehouse.column_versions import places_of
 from catchment.lakehouse.reading.bronze import duck_type
 from catchment.lakehouse.reading.current import may_be_unrepresentable
-from catchment.lakehouse.reading.replay import source_column
 from catchment.lakehouse.sql import identifier, literal, literals
 from catchment.lakehouse.table_schema import Places
 from catchment.schema import TableSchema
@@ -131,7 +131,7 @@ class RowDigest:
 
 def _others(column: str, place: str, names: Sequence[str]) -> list[str]:
     """The lake's other columns that hold values of this column, newest first."""
-    return [name for name in reversed(names) if name != place and source_column(name, names) == column]
+    return [name for name in places_of(column, names) if name != place]
 
 
 def _exact(value: str, kind: str) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from catchment.lakehouse.column_versions import places_of, source_key
 from catchment.lakehouse.properties import KIND, key_of
 from catchment.lakehouse.reading.bronze import Unreadable
 from catchment.lakehouse.reading.current import may_be_unrepresentable
-from catchment.lakehouse.reading.replay import source_column, source_key
 from catchment.lakehouse.sql import identifier, literal
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _History:
 
     def _key(self, name: str, *, as_text: bool) -> str:
         """One value that tells rows apart by this column: its text where its type cannot hold all, or has changed."""
-        places = [one for one in reversed(self._columns) if source_column(one, self._columns) == name]
+        places = places_of(name, self._columns)
         if not as_text and places == [name]:
             return _column(name)
         texts = ", ".join(f"CAST({_column(place)} AS VARCHAR)" for place in places)

@@ -12,9 +12,9 @@ query over the moves alone; a table without moves and without unchanged values p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from catchment.lakehouse.column_versions import places_of, source_column
 from catchment.lakehouse.sql import identifier, literal
 
 BEFORE = "before."
@@ -22,13 +22,6 @@ BEFORE = "before."
 
 ENVELOPE = ("_version", "_committed_at", "_unrepresentable")
 """What stands beside the table's own columns, unless a column of the table has that name."""
-
-VERSION_DIGITS = 5
-"""A column that holds another one's values of another type has so many digits at least in its name: a schema's
-version is a checksum, while a source's own column may well be called `note__v2`."""
-VERSION = rf"__v\d{{{VERSION_DIGITS},}}(_\d+)?"
-"""What is added to the source's name for it."""
-_VERSIONED = re.compile(rf"(?P<source>.+){VERSION}", re.DOTALL)
 
 
 class KeyColumn:
@@ -40,7 +33,7 @@ class KeyColumn:
 
     def __init__(self, name: str, columns: Sequence[str], *, as_text: bool = False) -> None:
         self.name = name
-        self._places = [one for one in reversed(columns) if source_column(one, columns) == name]
+        self._places = places_of(name, columns)
         self.plain = not as_text and self._places == [name]
 
     def now(self) -> str:
@@ -66,22 +59,6 @@ class KeyColumn:
 
     def _text(self) -> str:
         return f"_unrepresentable[{literal(self.name)}]"
-
-
-def source_column(name: str, columns: Sequence[str]) -> str:
-    """What the source calls a column: `price__v2` holds `price` after an incompatible change of its type."""
-    versioned = _VERSIONED.fullmatch(name)
-    return versioned["source"] if versioned and versioned["source"] in columns else name
-
-
-def key_columns(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
-    """All columns that hold a key, or held it: a key that changed its type lives on in `<name>__v2`."""
-    return tuple(one for name in key for one in columns if one == name or source_column(one, columns) == name)
-
-
-def source_key(key: Sequence[str]) -> tuple[str, ...]:
-    """The inverse of `key_columns`: what the source calls them."""
-    return tuple(dict.fromkeys(source_column(name, key) for name in key))
 
 
 class Replay:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.lakehouse.reading.replay import BEFORE, source_column
+from catchment.lakehouse.column_versions import source_column
+from catchment.lakehouse.reading.replay import BEFORE
 from catchment.lakehouse.silver.key_hash import Keys
 
 Indices = npt.NDArray[np.intp]

@@ -9,10 +9,10 @@ from pathlib import Path
 from pyiceberg.types import StructType
 
 from catchment.errors import ConfigError
+from catchment.lakehouse.column_versions import key_columns
 from catchment.lakehouse.config import LakehouseConfig
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.properties import BRONZE_SINCE, MARKER, key_of
-from catchment.lakehouse.reading.replay import key_columns
 from catchment.lakehouse.silver.keyed_table import KeyedTable
 from catchment.lakehouse.silver.table import OUR_COLUMNS, SilverPlan, SilverTable, Submit
 from catchment.lakehouse.table import LakeTable

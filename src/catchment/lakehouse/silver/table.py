@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catchment.lakehouse.column_versions import key_columns
 from catchment.lakehouse.data_file import ParquetSettings
 from catchment.lakehouse.file_schema import Arrangement, file_schema
 from catchment.lakehouse.properties import KEY, KIND, PINNED, PIPELINE, TABLE, marker_of
-from catchment.lakehouse.reading.replay import key_columns
 from catchment.lakehouse.silver.bronze_changes import bronze_changes
 from catchment.lakehouse.silver.fold import (
     DELETE,
